@@ -52,6 +52,8 @@ type LogConfig struct {
 	Path     string `json:"path,omitempty"`     // the current file, absolute; empty: output is not kept
 	MaxSize  int64  `json:"maxSize,omitempty"`  // bytes per file before it is rotated; 0: unlimited
 	MaxFiles int    `json:"maxFiles,omitempty"` // files kept in all, the current one included
+
+	Attrs map[string]string `json:"attrs,omitempty"` // written with every entry; `logs --details` shows them
 }
 
 // ExecRequest asks for one more process in a running task. It starts at once.
@@ -93,6 +95,12 @@ type State struct {
 	ExitCode   int       `json:"exitCode,omitempty"` // 128+n after signal n
 	OOMKilled  bool      `json:"oomKilled,omitempty"`
 	StartError string    `json:"startError,omitempty"` // why the program could not be executed
+
+	// What a monitor that was killed took with it. Lost names what: "stdin", "terminal", "exit code".
+	Lost []string `json:"lost,omitempty"`
+
+	LogErrors int    `json:"logErrors,omitempty"` // pieces of output that could not be written to the log
+	LogError  string `json:"logError,omitempty"`  // why, the last time
 }
 
 // EventType names what happened to a task.
