@@ -137,6 +137,25 @@ func (r Ref) WithTag(tag string) Ref { r.Tag, r.Digest = tag, ""; return r }
 // WithDigest returns the reference with the digest and no tag.
 func (r Ref) WithDigest(d oci.Digest) Ref { r.Tag, r.Digest = "", d; return r }
 
+// CheckPath says what is wrong with a repository path as registries take it, or nil.
+func CheckPath(path string) error {
+	if len(path) > maxNameLength {
+		return errdefs.Invalid("the repository name is longer than %d characters", maxNameLength)
+	}
+	if why := badPath(path); why != "" {
+		return errdefs.Invalid("%s", why)
+	}
+	return nil
+}
+
+// CheckTag says what is wrong with a tag, or nil.
+func CheckTag(tag string) error {
+	if why := badTag(tag); why != "" {
+		return errdefs.Invalid("%s", why)
+	}
+	return nil
+}
+
 func invalid(s, why string) error {
 	return errdefs.Invalid("invalid reference format: %q: %s", s, why)
 }

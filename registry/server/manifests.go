@@ -1,0 +1,325 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"davit/oci"
+	"davit/oci/errdefs"
+	"davit/oci/ref"
+)
+
+// document is what a registry reads in a manifest or index; the two never hold both kinds of children.
+type document struct {
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType"`
+	ArtifactType  string            `json:"artifactType"`
+	Config        *oci.Descriptor   `json:"config"`
+	Layers        []oci.Descriptor  `json:"layers"`
+	Manifests     []oci.Descriptor  `json:"manifests"`
+	Subject       *oci.Descriptor   `json:"subject"`
+	Annotations   map[string]string `json:"annotations"`
+}
+
+// resolve turns the request's argument, a tag or a digest, into a digest.
+func (s *Server) resolve(r request) (oci.Digest, error) {
+	if strings.Contains(r.arg, ":") {
+		return r.digest()
+	}
+	if err := ref.CheckTag(r.arg); err != nil {
+		return "", fail("MANIFEST_UNKNOWN", "%w", err)
+	}
+	return r.repo.tag(r.Context(), r.arg)
+}
+
+func (s *Server) getManifest(r request) error {
+	d, err := s.resolve(r)
+	if err != nil {
+		return err
+	}
+	e, err := r.repo.manifest(r.Context(), d)
+	if err != nil {
+		return err
+	}
+	content, err := s.manifestContent(r.Context(), d)
+	if err != nil {
+		return unknown(err, "MANIFEST_UNKNOWN")
+	}
+	header := r.w.Header()
+	header.Set("Docker-Content-Digest", string(d))
+	header.Set("Content-Type", e.MediaType)
+	header.Set("Content-Length", strconv.Itoa(len(content)))
+	header.Set("Etag", `"`+string(d)+`"`)
+	if r.Header.Get("If-None-Match") == `"`+string(d)+`"` {
+		header.Del("Content-Length")
+		r.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if r.Method != http.MethodHead {
+		_, _ = r.w.Write(content) // the client is gone when this fails
+	}
+	return nil
+}
+
+// manifestContent reads a manifest through the cache; content under a digest never changes.
+func (s *Server) manifestContent(ctx context.Context, d oci.Digest) ([]byte, error) {
+	if content, ok := s.manifests.get(d); ok {
+		return content, nil
+	}
+	blob, err := s.store.OpenBlob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	content, err := io.ReadAll(blob)
+	if err = errors.Join(err, blob.Close()); err != nil {
+		return nil, err
+	}
+	s.manifests.put(d, content)
+	return content, nil
+}
+
+func (s *Server) putManifest(r request) error {
+	content, err := io.ReadAll(http.MaxBytesReader(r.w, r.Body, manifestLimit))
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return fail("SIZE_INVALID", "a manifest may have %d bytes at most", tooLarge.Limit)
+		}
+		return fail("MANIFEST_INVALID", "read the manifest: %w", err)
+	}
+	d, tags, err := r.manifestNames(content)
+	if err != nil {
+		return err
+	}
+	doc, e, err := checkManifest(content, r.Header.Get("Content-Type"))
+	if err != nil {
+		return err
+	}
+	s.collecting.RLock()
+	defer s.collecting.RUnlock()
+	if err := r.repo.holds(r.Context(), e.Blobs); err != nil {
+		return err
+	}
+	if err := s.storeManifest(r, d, content, doc, e, tags); err != nil {
+		return err
+	}
+	if doc.Subject != nil {
+		r.w.Header().Set("OCI-Subject", string(doc.Subject.Digest))
+	}
+	for _, tag := range r.URL.Query()["tag"] {
+		r.w.Header().Add("OCI-Tag", tag)
+	}
+	return r.created("manifests", d)
+}
+
+// manifestNames returns the digest that the content goes by and the tags that the request gives it.
+func (r request) manifestNames(content []byte) (d oci.Digest, tags []string, err error) {
+	if !strings.Contains(r.arg, ":") {
+		tags = []string{r.arg}
+		d = oci.DigestOf(content)
+	} else {
+		if d, err = r.digest(); err != nil {
+			return "", nil, err
+		}
+		h := d.Hash()
+		h.Write(content)
+		if got := oci.SumDigest(d.Algorithm(), h); got != d {
+			return "", nil, fail("DIGEST_INVALID", "the manifest has digest %s, not %s", got, d)
+		}
+		tags = r.URL.Query()["tag"]
+	}
+	for _, tag := range tags {
+		if err := ref.CheckTag(tag); err != nil {
+			return "", nil, fail("MANIFEST_INVALID", "%w", err)
+		}
+	}
+	return d, tags, nil
+}
+
+// checkManifest parses a manifest and says what it refers to.
+func checkManifest(content []byte, contentType string) (document, entry, error) {
+	var doc document
+	if err := json.Unmarshal(content, &doc); err != nil {
+		return doc, entry{}, fail("MANIFEST_INVALID", "the manifest is not valid JSON: %w", err)
+	}
+	contentType, _, _ = strings.Cut(contentType, ";")
+	contentType = strings.TrimSpace(contentType)
+	if doc.SchemaVersion != 2 {
+		return doc, entry{}, fail("MANIFEST_INVALID", "schemaVersion is %d, only 2 is supported", doc.SchemaVersion)
+	}
+	if contentType == "" {
+		contentType = doc.MediaType
+	}
+	if doc.MediaType != "" && doc.MediaType != contentType {
+		return doc, entry{}, fail("MANIFEST_INVALID", "the manifest's mediaType is %s, its Content-Type %s", doc.MediaType, contentType)
+	}
+	e := entry{MediaType: contentType, Size: int64(len(content))}
+	switch {
+	case oci.IsIndex(contentType):
+		for _, m := range doc.Manifests {
+			e.Manifests = append(e.Manifests, m.Digest)
+		}
+	case oci.IsManifest(contentType):
+		if doc.Config == nil {
+			return doc, e, fail("MANIFEST_INVALID", "the manifest has no config")
+		}
+		for _, blob := range append([]oci.Descriptor{*doc.Config}, doc.Layers...) {
+			if len(blob.URLs) == 0 { // a foreign layer is somewhere else
+				e.Blobs = append(e.Blobs, blob.Digest)
+			}
+		}
+	default:
+		return doc, e, fail("MANIFEST_INVALID", "unsupported manifest media type %q", contentType)
+	}
+	if doc.Subject != nil {
+		e.Subject = doc.Subject.Digest
+	}
+	return doc, e, e.checkDigests()
+}
+
+func (e entry) checkDigests() error {
+	all := append(append([]oci.Digest{}, e.Blobs...), e.Manifests...)
+	if e.Subject != "" {
+		all = append(all, e.Subject)
+	}
+	for _, d := range all {
+		if _, err := oci.ParseDigest(string(d)); err != nil {
+			return fail("MANIFEST_INVALID", "%w", err)
+		}
+	}
+	return nil
+}
+
+// holds fails unless all the blobs are in the repository.
+func (r repository) holds(ctx context.Context, blobs []oci.Digest) error {
+	for _, d := range blobs {
+		if _, err := r.hasBlob(ctx, d); err != nil {
+			if errors.Is(err, errdefs.ErrNotFound) {
+				return fail("MANIFEST_BLOB_UNKNOWN", "the manifest refers to blob %s, which is not in %s", d, r.name)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// storeManifest writes content first, names last: whatever a name leads to is complete.
+func (s *Server) storeManifest(r request, d oci.Digest, content []byte, doc document, e entry, tags []string) error {
+	ctx := r.Context()
+	if err := r.repo.register(ctx); err != nil {
+		return err
+	}
+	if err := s.store.PutBlob(ctx, d, content); err != nil {
+		return err
+	}
+	record, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	if err := s.store.PutRecord(ctx, r.repo.manifestKey(d), record); err != nil {
+		return err
+	}
+	if doc.Subject != nil {
+		referrer, err := json.Marshal(doc.referrer(d, e))
+		if err != nil {
+			return err
+		}
+		if err := s.store.PutRecord(ctx, r.repo.referrerKey(doc.Subject.Digest, d), referrer); err != nil {
+			return err
+		}
+	}
+	for _, tag := range tags {
+		if err := s.store.PutRecord(ctx, r.repo.tagKey(tag), []byte(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// referrer is the descriptor by which the referrers list shows a manifest (distribution-spec, "Listing
+// Referrers"): the artifact type falls back to the config's media type.
+func (doc document) referrer(d oci.Digest, e entry) oci.Descriptor {
+	artifactType := doc.ArtifactType
+	if artifactType == "" && doc.Config != nil {
+		artifactType = doc.Config.MediaType
+	}
+	return oci.Descriptor{MediaType: e.MediaType, Digest: d, Size: e.Size, ArtifactType: artifactType, Annotations: doc.Annotations}
+}
+
+// deleteManifest removes a tag, or a manifest with all its tags.
+func (s *Server) deleteManifest(r request) error {
+	ctx := r.Context()
+	if !strings.Contains(r.arg, ":") {
+		if err := s.store.DeleteRecord(ctx, r.repo.tagKey(r.arg)); err != nil {
+			return unknown(err, "MANIFEST_UNKNOWN")
+		}
+		r.w.WriteHeader(http.StatusAccepted)
+		return nil
+	}
+	d, err := r.digest()
+	if err != nil {
+		return err
+	}
+	e, err := r.repo.manifest(ctx, d)
+	if err != nil {
+		return err
+	}
+	tags, err := r.repo.tagsOf(ctx, d)
+	if err != nil {
+		return err
+	}
+	keys := []string{}
+	for _, tag := range tags {
+		keys = append(keys, r.repo.tagKey(tag))
+	}
+	if e.Subject != "" {
+		keys = append(keys, r.repo.referrerKey(e.Subject, d))
+	}
+	for _, key := range append(keys, r.repo.manifestKey(d)) {
+		if err := s.store.DeleteRecord(ctx, key); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return err
+		}
+	}
+	r.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// manifestCache keeps the manifests most lately added, up to a count.
+type manifestCache struct {
+	mu    sync.RWMutex
+	byKey map[oci.Digest][]byte
+	order []oci.Digest // oldest first
+	limit int
+}
+
+func newManifestCache(limit int) *manifestCache {
+	return &manifestCache{byKey: map[oci.Digest][]byte{}, limit: limit}
+}
+
+func (c *manifestCache) get(d oci.Digest) ([]byte, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	content, ok := c.byKey[d]
+	return content, ok
+}
+
+func (c *manifestCache) put(d oci.Digest, content []byte) {
+	const largest = 64 << 10 // bytes; larger manifests are rare and would crowd out the rest
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.byKey[d]; ok || len(content) > largest {
+		return
+	}
+	if len(c.order) == c.limit {
+		delete(c.byKey, c.order[0])
+		c.order = c.order[1:]
+	}
+	c.byKey[d] = content
+	c.order = append(c.order, d)
+}

@@ -1,0 +1,161 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"davit/oci"
+	"davit/oci/errdefs"
+	"davit/registry/storage"
+)
+
+// repository is one name's view of the store. Its records, all under "repo/<name>/":
+//
+//	_blobs/<alg>-<hex>                              this repository holds the blob
+//	_manifests/<alg>-<hex>                          entry: media type and what the manifest refers to
+//	_tags/<tag>                                     the digest that the tag names
+//	_referrers/<alg>-<hex of subject>/<alg>-<hex>   descriptor of a manifest with that subject
+//
+// and "catalog/<name, with ! for />" for the list of all repositories. Path components of names begin
+// with a letter or digit, so "_" cannot be one.
+type repository struct {
+	name    string
+	store   storage.Store
+	refresh time.Duration
+}
+
+// entry is the record of a manifest: what a request must know without parsing the manifest again.
+type entry struct {
+	MediaType string       `json:"mediaType"`
+	Size      int64        `json:"size"`
+	Subject   oci.Digest   `json:"subject,omitempty"`
+	Blobs     []oci.Digest `json:"blobs,omitempty"`     // config and layers
+	Manifests []oci.Digest `json:"manifests,omitempty"` // of an index
+}
+
+func dashed(d oci.Digest) string { return d.Algorithm() + "-" + d.Hex() }
+
+func undashed(s string) (oci.Digest, error) {
+	return oci.ParseDigest(strings.Replace(s, "-", ":", 1))
+}
+
+func (r repository) key(parts ...string) string {
+	return "repo/" + r.name + "/" + strings.Join(parts, "/")
+}
+
+func (r repository) blobKey(d oci.Digest) string     { return r.key("_blobs", dashed(d)) }
+func (r repository) manifestKey(d oci.Digest) string { return r.key("_manifests", dashed(d)) }
+func (r repository) tagKey(tag string) string        { return r.key("_tags", tag) }
+
+func catalogKey(name string) string { return "catalog/" + strings.ReplaceAll(name, "/", "!") }
+
+// exists says whether anything was ever pushed here.
+func (r repository) exists(ctx context.Context) error {
+	if _, err := r.store.GetRecord(ctx, catalogKey(r.name)); err != nil {
+		return unknown(err, "NAME_UNKNOWN")
+	}
+	return nil
+}
+
+// register puts the repository in the catalog.
+func (r repository) register(ctx context.Context) error {
+	if err := r.exists(ctx); err == nil {
+		return nil
+	}
+	return r.store.PutRecord(ctx, catalogKey(r.name), nil)
+}
+
+// hasBlob returns the blob's size if this repository holds it. Whoever asks may be about to refer to the
+// blob, so a link of some age is made young again: the collector takes only old ones.
+func (r repository) hasBlob(ctx context.Context, d oci.Digest) (int64, error) {
+	linked, err := r.store.RecordTime(ctx, r.blobKey(d))
+	if err != nil {
+		return 0, unknown(err, "BLOB_UNKNOWN")
+	}
+	if time.Since(linked) > r.refresh {
+		if err := r.store.TouchRecord(ctx, r.blobKey(d)); err != nil {
+			return 0, unknown(err, "BLOB_UNKNOWN")
+		}
+	}
+	size, err := r.store.StatBlob(ctx, d)
+	return size, unknown(err, "BLOB_UNKNOWN")
+}
+
+func (r repository) linkBlob(ctx context.Context, d oci.Digest) error {
+	if err := r.register(ctx); err != nil {
+		return err
+	}
+	return r.store.PutRecord(ctx, r.blobKey(d), nil)
+}
+
+func (r repository) manifest(ctx context.Context, d oci.Digest) (entry, error) {
+	var e entry
+	value, err := r.store.GetRecord(ctx, r.manifestKey(d))
+	if err != nil {
+		return e, unknown(err, "MANIFEST_UNKNOWN")
+	}
+	if err := json.Unmarshal(value, &e); err != nil {
+		return e, fmt.Errorf("read record of manifest %s: %w", d, err)
+	}
+	return e, nil
+}
+
+func (r repository) tag(ctx context.Context, tag string) (oci.Digest, error) {
+	value, err := r.store.GetRecord(ctx, r.tagKey(tag))
+	if err != nil {
+		return "", unknown(err, "MANIFEST_UNKNOWN")
+	}
+	return oci.ParseDigest(string(value))
+}
+
+// tagsOf returns the tags that name a digest.
+func (r repository) tagsOf(ctx context.Context, d oci.Digest) ([]string, error) {
+	tags, err := r.store.ListRecords(ctx, r.key("_tags"))
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, tag := range tags {
+		named, err := r.tag(ctx, tag)
+		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return nil, err
+		}
+		if named == d {
+			found = append(found, tag)
+		}
+	}
+	return found, nil
+}
+
+func (r repository) referrerKey(subject, d oci.Digest) string {
+	return r.key("_referrers", dashed(subject), dashed(d))
+}
+
+// referrers returns the descriptors of the manifests whose subject is d, ordered by digest.
+func (r repository) referrers(ctx context.Context, subject oci.Digest) ([]oci.Descriptor, error) {
+	prefix := r.key("_referrers", dashed(subject))
+	names, err := r.store.ListRecords(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]oci.Descriptor, 0, len(names))
+	for _, name := range names {
+		value, err := r.store.GetRecord(ctx, prefix+"/"+name)
+		if errors.Is(err, errdefs.ErrNotFound) {
+			continue // deleted since the list was made
+		}
+		var d oci.Descriptor
+		if err == nil {
+			err = json.Unmarshal(value, &d)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read referrers of %s: %w", subject, err)
+		}
+		found = append(found, d)
+	}
+	return found, nil
+}

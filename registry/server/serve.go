@@ -1,0 +1,114 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"davit/registry/storage/dir"
+)
+
+// Config is what "davitd registry serve" is told.
+type Config struct {
+	Addr          string // host:port to listen on
+	Root          string // directory of the content
+	TLSCert       string // PEM files; both or neither
+	TLSKey        string
+	Htpasswd      string        // file of users; empty: everybody may do everything
+	AnonymousPull bool          // with Htpasswd: reading needs no user
+	CollectEvery  time.Duration // 0: never
+	CollectGrace  time.Duration
+}
+
+// Serve runs a registry until ctx ends, then lets requests finish for a few seconds.
+func Serve(ctx context.Context, config Config, log *slog.Logger) error {
+	registry, err := open(config, log)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(config)
+	if err != nil {
+		return err
+	}
+	log.Info("registry is listening", "address", listener.Addr().String(), "root", config.Root, "tls", config.TLSCert != "")
+	server := &http.Server{
+		Handler:           registry,
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	collected := make(chan struct{})
+	go func() { defer close(collected); registry.collectEvery(ctx, config) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve registry: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	err = server.Shutdown(grace)
+	<-collected
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
+	return err
+}
+
+func open(config Config, log *slog.Logger) (*Server, error) {
+	store, err := dir.Open(config.Root)
+	if err != nil {
+		return nil, err
+	}
+	if config.Htpasswd == "" {
+		return New(store, log, nil), nil
+	}
+	users, err := NewHtpasswd(config.Htpasswd, config.AnonymousPull)
+	if err != nil {
+		return nil, err
+	}
+	return New(store, log, users), nil
+}
+
+func listen(config Config) (net.Listener, error) {
+	listener, err := net.Listen("tcp", config.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for registry clients: %w", err)
+	}
+	if config.TLSCert == "" && config.TLSKey == "" {
+		return listener, nil
+	}
+	pair, err := tls.LoadX509KeyPair(config.TLSCert, config.TLSKey)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("load the registry's certificate: %w", err), listener.Close())
+	}
+	return tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}), nil
+}
+
+func (s *Server) collectEvery(ctx context.Context, config Config) {
+	if config.CollectEvery <= 0 {
+		return
+	}
+	ticker := time.NewTicker(config.CollectEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		done, err := s.Collect(ctx, config.CollectGrace)
+		if err != nil {
+			s.log.Error("collection failed", "error", err)
+			continue
+		}
+		s.log.Info("collected", "links", done.Links, "blobs", done.Blobs, "bytes", done.Bytes)
+	}
+}

@@ -1,0 +1,169 @@
+// Package server is davit's registry: the OCI distribution specification 1.1 over a storage.Store, with
+// what clients expect beyond it (catalog, Docker's schema 2, chunked and resumed uploads).
+//
+//	GET|HEAD   /v2/                                       ping
+//	GET        /v2/_catalog                               repositories
+//	GET|HEAD   /v2/<name>/blobs/<digest>                  DELETE too
+//	POST       /v2/<name>/blobs/uploads/                  start, single-shot, or mount
+//	*          /v2/<name>/blobs/uploads/<id>              PATCH, PUT, GET, DELETE
+//	GET|HEAD   /v2/<name>/manifests/<tag or digest>       PUT, DELETE too
+//	GET        /v2/<name>/tags/list
+//	GET        /v2/<name>/referrers/<digest>
+//
+// What the specification leaves open: a manifest's config and layers must be in the repository, the
+// manifests of an index need not be (sparse indexes); a repository's blobs are visible only in
+// repositories that they were pushed to or mounted in.
+package server
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"davit/oci/ref"
+	"davit/registry/storage"
+)
+
+const (
+	// manifestLimit is the largest manifest accepted, in bytes; the specification asks for 4 MiB at least.
+	manifestLimit = 16 << 20
+	defaultRefresh = 10 * time.Minute
+)
+
+// Server answers the registry protocol. It is an http.Handler.
+type Server struct {
+	store storage.Store
+	log   *slog.Logger
+	auth  Authorizer
+	// collecting keeps the collector's decision to remove a blob apart from requests that link it.
+	collecting sync.RWMutex
+	refresh    time.Duration // age above which looking at a blob makes its link young again
+	manifests  *manifestCache
+}
+
+// Authorizer decides whether a request may do an action to a repository.
+type Authorizer interface {
+	// Authorize returns nil or an error for the client. action is "pull", "push" or "delete"; name is
+	// empty for the ping and "*" for the catalog. It may set the challenge header.
+	Authorize(w http.ResponseWriter, r *http.Request, name, action string) error
+}
+
+// New returns a registry over the store. A nil auth lets everybody do everything.
+func New(store storage.Store, log *slog.Logger, auth Authorizer) *Server {
+	return &Server{store: store, log: log, auth: auth, refresh: defaultRefresh, manifests: newManifestCache(256)}
+}
+
+func (s *Server) repository(name string) repository { return repository{name, s.store, s.refresh} }
+
+// request is one request, taken apart.
+type request struct {
+	*http.Request
+	w    http.ResponseWriter
+	repo repository
+	arg  string // digest, tag, upload id
+}
+
+type handler func(*Server, request) error
+
+// route is what a path asks for: which handler each method has.
+type route map[string]handler
+
+var (
+	pingRoute      = route{"GET": (*Server).ping, "HEAD": (*Server).ping}
+	catalogRoute   = route{"GET": (*Server).catalog}
+	blobRoute      = route{"GET": (*Server).getBlob, "HEAD": (*Server).getBlob, "DELETE": (*Server).deleteBlob}
+	uploadsRoute   = route{"POST": (*Server).startUpload}
+	uploadRoute    = route{"GET": (*Server).uploadStatus, "PATCH": (*Server).patchUpload, "PUT": (*Server).finishUpload, "DELETE": (*Server).cancelUpload}
+	manifestRoute  = route{"GET": (*Server).getManifest, "HEAD": (*Server).getManifest, "PUT": (*Server).putManifest, "DELETE": (*Server).deleteManifest}
+	tagsRoute      = route{"GET": (*Server).listTags}
+	referrersRoute = route{"GET": (*Server).listReferrers}
+)
+
+// parse finds the route of a path and the repository name and argument in it. Names may hold slashes, so
+// the path is read from its end.
+func parse(path string) (found route, name, arg string, ok bool) {
+	rest, ok := strings.CutPrefix(path, "/v2")
+	switch {
+	case !ok:
+		return nil, "", "", false
+	case rest == "" || rest == "/":
+		return pingRoute, "", "", true
+	case rest == "/_catalog":
+		return catalogRoute, "*", "", true
+	}
+	rest = rest[1:]
+	if name, ok := strings.CutSuffix(rest, "/tags/list"); ok {
+		return tagsRoute, name, "", true
+	}
+	if name, ok := strings.CutSuffix(strings.TrimSuffix(rest, "/"), "/blobs/uploads"); ok {
+		return uploadsRoute, name, "", true
+	}
+	for _, candidate := range []struct {
+		infix string
+		route route
+	}{{"/blobs/uploads/", uploadRoute}, {"/blobs/", blobRoute}, {"/manifests/", manifestRoute}, {"/referrers/", referrersRoute}} {
+		if i := strings.LastIndex(rest, candidate.infix); i >= 0 {
+			return candidate.route, rest[:i], rest[i+len(candidate.infix):], true
+		}
+	}
+	return nil, "", "", false
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
+	if err := s.serve(w, r); err != nil {
+		writeError(w, r, s.log, err)
+	}
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
+	found, name, arg, ok := parse(r.URL.Path)
+	if !ok {
+		return &failure{"NOT_FOUND", http.StatusNotFound, errNoSuchPath}
+	}
+	if name != "" && name != "*" {
+		if err := ref.CheckPath(name); err != nil {
+			return fail("NAME_INVALID", "invalid repository name %q: %w", name, err)
+		}
+	}
+	handle, ok := found[r.Method]
+	if !ok {
+		w.Header().Set("Allow", found.methods())
+		return fail("UNSUPPORTED", "%s is not possible here", r.Method)
+	}
+	if s.auth != nil {
+		if err := s.auth.Authorize(w, r, name, action(r.Method)); err != nil {
+			return err
+		}
+	}
+	return handle(s, request{r, w, s.repository(name), arg})
+}
+
+func action(method string) string {
+	switch method {
+	case "GET", "HEAD":
+		return "pull"
+	case "DELETE":
+		return "delete"
+	}
+	return "push"
+}
+
+func (r route) methods() string {
+	var methods []string
+	for _, method := range []string{"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"} {
+		if r[method] != nil {
+			methods = append(methods, method)
+		}
+	}
+	return strings.Join(methods, ", ")
+}
+
+func (s *Server) ping(r request) error {
+	r.w.Header().Set("Content-Type", "application/json")
+	_, _ = r.w.Write([]byte("{}"))
+	return nil
+}

@@ -1,0 +1,73 @@
+// Package storage is what the registry needs of a place that keeps bytes: content named by digest,
+// uploads that grow until they become content, and small records named by keys. A local directory
+// offers it (package storage/dir); so could an object store, since nothing here asks for locks,
+// renames or directories.
+//
+// What a successful call promises is durable: it survives the process and the machine.
+package storage
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"davit/oci"
+)
+
+// Store is all of it. A missing thing is an errdefs.ErrNotFound everywhere.
+type Store interface {
+	Blobs
+	Uploads
+	Records
+}
+
+// Blob is content opened for reading. A file-backed one is an *os.File, so that it can be sent by the
+// kernel (sendfile).
+type Blob interface {
+	io.ReadSeekCloser
+}
+
+// Blobs is content by digest, shared by all repositories.
+type Blobs interface {
+	// StatBlob returns the size in bytes.
+	StatBlob(ctx context.Context, d oci.Digest) (int64, error)
+	// OpenBlob opens content; its bytes were verified when they came in.
+	OpenBlob(ctx context.Context, d oci.Digest) (Blob, error)
+	// PutBlob stores small content whose digest the caller has just computed.
+	PutBlob(ctx context.Context, d oci.Digest, content []byte) error
+	// DeleteBlob removes content; readers that have it open are not disturbed.
+	DeleteBlob(ctx context.Context, d oci.Digest) error
+	// WalkBlobs calls f for every blob with the time at which it came in.
+	WalkBlobs(ctx context.Context, f func(d oci.Digest, size int64, stored time.Time) error) error
+}
+
+// Uploads grow by appending and end as content, or not at all.
+type Uploads interface {
+	// CreateUpload starts an empty upload; algorithm is that of the digest it is expected to end with.
+	CreateUpload(ctx context.Context, algorithm string) (id string, err error)
+	// UploadOffset returns how many bytes an upload has.
+	UploadOffset(ctx context.Context, id string) (int64, error)
+	// AppendUpload adds the bytes of r at offset at, which must be the upload's present end (else
+	// ErrConflict), and returns the new end. When r fails, what had arrived is kept.
+	AppendUpload(ctx context.Context, id string, at int64, r io.Reader) (int64, error)
+	// CommitUpload makes an upload the content d and returns its size. When the bytes have another
+	// digest it fails with ErrInvalid and the upload is gone.
+	CommitUpload(ctx context.Context, id string, d oci.Digest) (int64, error)
+	// CancelUpload forgets an upload.
+	CancelUpload(ctx context.Context, id string) error
+	// ExpireUploads forgets uploads that were last touched before the given time.
+	ExpireUploads(ctx context.Context, before time.Time) error
+}
+
+// Records are small values under slash-separated keys. Put replaces atomically.
+type Records interface {
+	GetRecord(ctx context.Context, key string) ([]byte, error)
+	PutRecord(ctx context.Context, key string, value []byte) error
+	DeleteRecord(ctx context.Context, key string) error
+	// ListRecords returns the last key elements directly under a prefix, sorted; of an unknown prefix none.
+	ListRecords(ctx context.Context, prefix string) ([]string, error)
+	// RecordTime returns when a record was last put.
+	RecordTime(ctx context.Context, key string) (time.Time, error)
+	// TouchRecord makes a record as young as if it had just been put.
+	TouchRecord(ctx context.Context, key string) error
+}
