@@ -28,7 +28,7 @@ import (
 
 const (
 	// manifestLimit is the largest manifest accepted, in bytes; the specification asks for 4 MiB at least.
-	manifestLimit = 16 << 20
+	manifestLimit  = 16 << 20
 	defaultRefresh = 10 * time.Minute
 )
 
