@@ -26,12 +26,7 @@ func (g *Group) setDevicesV2(rules []specs.LinuxDeviceCgroup) error {
 		return fmt.Errorf("load device filter: %w", err)
 	}
 	defer prog.Close()
-	dir, err := os.Open(g.dirs[0].path)
-	if err != nil {
-		return fmt.Errorf("attach device filter: %w", err)
-	}
-	defer dir.Close()
-	return attachFilter(int(dir.Fd()), prog)
+	return attachFilter(int(g.fd.Fd()), prog)
 }
 
 const allowMulti = 1 << 1 // BPF_F_ALLOW_MULTI: filters of nested groups apply as well
@@ -88,7 +83,7 @@ func (l deviceList) filter() asm.Instructions {
 	for i, dev := range l.sorted() {
 		ins = append(ins, l.match(dev, fmt.Sprintf("rule%d", i))...)
 	}
-	return append(ins, verdict(l.allow)[0].WithSymbol("end"), asm.Return())
+	return append(ins, verdict(l.allow)...)
 }
 
 // match returns the opposite of the default when the request is dev's. label must be unique; the code

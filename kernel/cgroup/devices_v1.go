@@ -11,13 +11,16 @@ import (
 // allowed devices it writes only the differences, so that a running container never loses a device it
 // keeps.
 func (g *Group) setDevicesV1(rules []specs.LinuxDeviceCgroup) error {
+	d, ok := g.v1("devices")
+	if !ok && g.fd != nil {
+		return g.setDevicesV2(rules)
+	}
+	if !ok {
+		return g.unsupported(setting{"devices", "devices.allow", "", false})
+	}
 	want, err := resolveDevices(rules)
 	if err != nil {
 		return err
-	}
-	d, ok := g.v1("devices")
-	if !ok {
-		return g.unsupported(setting{"devices", "devices.allow", "", false})
 	}
 	text, err := d.read("devices.list")
 	if err != nil {
