@@ -1,0 +1,155 @@
+package script
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+	"rsc.io/script"
+	"rsc.io/script/scripttest"
+)
+
+func TestScripts(t *testing.T) {
+	e := newEngine(t)
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	commands := e.commands()
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			before := e.residue(t)
+			e.run(t, commands, file)
+			e.wantNothingLeft(t, before)
+		})
+	}
+}
+
+func (e *engine) run(t *testing.T, commands map[string]script.Cmd, file string) {
+	t.Helper()
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	state, err := script.NewState(ctx, t.TempDir(), append(e.env(), "REPOSITORY="+repository(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := state.ExtractFiles(archive); err != nil {
+		t.Fatal(err)
+	}
+	engine := &script.Engine{Cmds: commands, Conds: scripttest.DefaultConds(), Quiet: !testing.Verbose()}
+	scripttest.Run(t, engine, state, file, strings.NewReader(string(archive.Comment)))
+}
+
+func (e *engine) commands() map[string]script.Cmd {
+	commands := scripttest.DefaultCmds()
+	delete(commands, "sleep")
+	delete(commands, "skip")
+	kill := func(cmd *exec.Cmd) error { return cmd.Process.Kill() }
+	commands["davit"] = script.Program(filepath.Join(e.bin, "davit"), kill, time.Second)
+	commands["docker"] = script.Program("docker", kill, time.Second)
+	commands["retry"] = retry()
+	commands["engine"] = script.Command(script.CmdUsage{Summary: "restart or kill the engine", Args: "restart|kill"}, e.control)
+	return commands
+}
+
+func (e *engine) control(_ *script.State, args ...string) (script.WaitFunc, error) {
+	signals := map[string]syscall.Signal{"restart": syscall.SIGTERM, "kill": syscall.SIGKILL}
+	if len(args) != 1 || signals[args[0]] == 0 {
+		return nil, script.ErrUsage
+	}
+	if err := e.stop(signals[args[0]]); err != nil {
+		return nil, err
+	}
+	return nil, e.start()
+}
+
+// retry runs a program until it succeeds; its last output is what stdout and stderr then match.
+func retry() script.Cmd {
+	usage := script.CmdUsage{Summary: "run a program until it succeeds, ten seconds at most", Args: "program [args...]"}
+	return script.Command(usage, func(s *script.State, args ...string) (script.WaitFunc, error) {
+		if len(args) == 0 {
+			return nil, script.ErrUsage
+		}
+		return func(s *script.State) (stdout, stderr string, err error) {
+			ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
+			defer cancel()
+			for {
+				var out, errs strings.Builder
+				cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+				cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = s.Environ(), s.Getwd(), &out, &errs
+				if err = cmd.Run(); err == nil || ctx.Err() != nil {
+					return out.String(), errs.String(), err
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		}, nil
+	})
+}
+
+// residue is what containers leave in the kernel and in the engine when something goes wrong.
+func (e *engine) residue(t *testing.T) map[string][]string {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, err := filepath.Glob("/sys/class/net/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, err := exec.Command("sh", "-c", "find /sys/fs/cgroup -mindepth 2 -type d -path '*davit*' | sort").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	davit := filepath.Join(e.bin, "davit")
+	return map[string][]string{
+		"mount":         strings.Split(string(mounts), "\n"),
+		"interface":     links,
+		"control group": strings.Fields(string(groups)),
+		"container":     strings.Fields(e.must(t, davit, "ps", "-aq")),
+		"volume":        strings.Fields(e.must(t, davit, "volume", "ls", "-q")),
+		"network":       strings.Fields(e.must(t, davit, "network", "ls", "-q")),
+	}
+}
+
+// wantNothingLeft compares with what was there before. Control groups and interfaces of a container that
+// has just been removed may take the kernel a moment.
+func (e *engine) wantNothingLeft(t *testing.T, before map[string][]string) {
+	t.Helper()
+	var left []string
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		left = nil
+		for kind, now := range e.residue(t) {
+			for _, thing := range now {
+				if !slices.Contains(before[kind], thing) {
+					left = append(left, fmt.Sprintf("%s %s", kind, thing))
+				}
+			}
+		}
+		if len(left) == 0 || time.Now().After(deadline) {
+			break
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	for _, thing := range left {
+		t.Errorf("left behind: %s", thing)
+	}
+	if ids := strings.Fields(e.must(t, filepath.Join(e.bin, "davit"), "ps", "-aq")); len(ids) > 0 {
+		e.must(t, filepath.Join(e.bin, "davit"), append([]string{"rm", "-f", "-v"}, ids...)...)
+	}
+}
