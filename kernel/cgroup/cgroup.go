@@ -12,7 +12,7 @@
 //
 // How a process gets in matters for speed. Writing a foreign pid to cgroup.procs waits for a grace
 // period of the kernel's RCU, milliseconds, unless it happened a moment ago. The quick ways have no
-// such wait: on v2 clone the process into FD; on v1 let a locked thread Enter and clone from it.
+// such wait: on v2 clone the process into FD, on v1 clone it in Spawn, on hybrid do both.
 package cgroup
 
 import (
@@ -23,6 +23,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -202,11 +203,37 @@ func (g *Group) Add(pid int) error {
 	return nil
 }
 
-// Enter moves the calling thread alone into the group's v1 directories, so that processes cloned from
-// it are born there. The caller has locked its goroutine to the thread and lets the thread die
-// afterwards (by never unlocking it) or moves it to another group. On pure v2 it does nothing:
-// threads of one process cannot be parted there, and CLONE_INTO_CGROUP does the same better.
-func (g *Group) Enter() error {
+// Spawn calls start on a thread that is in the group's v1 directories, so that a process cloned by start
+// is born there; with FD in the clone's attributes it is born in all of the group. The thread ends
+// afterwards. On pure v2, where threads of one process cannot be parted, start runs as it is.
+func (g *Group) Spawn(start func() error) error {
+	result := make(chan error)
+	go spawn(func() error {
+		if err := g.enter(); err != nil {
+			return err
+		}
+		return start()
+	}, result)
+	return <-result
+}
+
+// spawn runs f on a thread that dies with it: a goroutine that ends while locked takes its thread along,
+// except the process's main thread, which Go keeps.
+func spawn(f func() error, result chan<- error) {
+	runtime.LockOSThread()
+	if syscall.Gettid() == syscall.Getpid() {
+		done := make(chan struct{})
+		go func() { defer close(done); spawn(f, result) }() // on another thread: this one is taken
+		<-done
+		runtime.UnlockOSThread()
+		return
+	}
+	result <- f()
+}
+
+// enter moves the calling thread into the v1 directories. Unlike cgroup.procs, tasks takes a thread's
+// own move without waiting for the rest of the machine (Linux 5.15).
+func (g *Group) enter() error {
 	for _, d := range g.dirs {
 		if d.h.V2 {
 			continue

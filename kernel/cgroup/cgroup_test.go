@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -138,17 +137,11 @@ func TestBornInside(t *testing.T) {
 	if g.FD() != nil {
 		attr.UseCgroupFD, attr.CgroupFD = true, int(g.FD().Fd())
 	}
-	started := make(chan *exec.Cmd)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		c := exec.Command("sleep", "100")
-		c.SysProcAttr = attr
-		if err := errors.Join(g.Enter(), c.Start()); err != nil {
-			t.Error(err)
-		}
-		started <- c
-	}()
-	c := <-started
+	c := exec.Command("sleep", "100")
+	c.SysProcAttr = attr
+	if err := g.Spawn(c.Start); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
 	own, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.Process.Pid))
 	if err != nil {
