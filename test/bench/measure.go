@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// contender is one program doing the work.
+type contender struct {
+	name string
+	do   func() error
+}
+
+// result holds a contender's times, sorted.
+type result struct {
+	name  string
+	times []time.Duration
+}
+
+func (r result) at(fraction float64) time.Duration {
+	return r.times[min(len(r.times)-1, int(fraction*float64(len(r.times))))]
+}
+func (r result) median() time.Duration { return r.at(0.5) }
+
+// race lets the contenders do the work in turns, after one unmeasured round.
+func race(rounds int, contenders ...contender) ([]result, error) {
+	results := make([]result, len(contenders))
+	for i, c := range contenders {
+		results[i].name = c.name
+	}
+	for round := range rounds + 1 {
+		for i, c := range contenders {
+			begin := time.Now()
+			if err := c.do(); err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			if round > 0 || rounds == 1 {
+				results[i].times = append(results[i].times, time.Since(begin))
+			}
+		}
+	}
+	for _, r := range results {
+		slices.Sort(r.times)
+	}
+	return results, nil
+}
+
+// table prints the results; the first one is davit's, and others are given as multiples of it.
+func table(title, budget string, results []result) {
+	fmt.Printf("\n%s\n", title)
+	if budget != "" {
+		fmt.Printf("  budget: %s\n", budget)
+	}
+	fmt.Printf("  %-28s %10s %10s %10s %8s\n", "", "min", "median", "p99", "x davit")
+	for _, r := range results {
+		ratio := float64(r.median()) / float64(results[0].median())
+		fmt.Printf("  %-28s %10s %10s %10s %8.1f\n", r.name, ms(r.times[0]), ms(r.median()), ms(r.at(0.99)), ratio)
+	}
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+
+// raceEngines runs one command line on every engine.
+func (b *bench) raceEngines(rounds int, args ...string) ([]result, error) {
+	var contenders []contender
+	for _, e := range b.engines {
+		contenders = append(contenders, contender{e.name, func() error { _, err := e.do(args...); return err }})
+	}
+	return race(rounds, contenders...)
+}
+
+// pss is the proportional set size in KiB of the processes whose command lines hold one of the words.
+func pss(words []string) int {
+	total := 0
+	for _, pid := range processes(words) {
+		rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			continue
+		}
+		for line := range strings.SplitSeq(string(rollup), "\n") {
+			var kib int
+			if n, _ := fmt.Sscanf(line, "Pss: %d kB", &kib); n == 1 {
+				total += kib
+			}
+		}
+	}
+	return total
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// engine is a container engine with a command line like docker's.
+type engine struct {
+	name  string
+	cli   []string // the client and the flags that point it at this engine
+	procs []string // words in the command lines of its processes, for the memory figures
+}
+
+// cmd returns the full argument list of one of its commands.
+func (e engine) cmd(args ...string) []string { return append(append([]string{}, e.cli...), args...) }
+
+func (e engine) do(args ...string) (string, error) {
+	all := e.cmd(args...)
+	return command([]string{"DOCKER_BUILDKIT=0"}, all[0], all[1:]...)
+}
+
+// bench is the state of one run.
+type bench struct {
+	root, repository, bin string
+	engines               []engine // davit first
+	daemons               []*exec.Cmd
+}
+
+// start starts the engines and gives each the busybox image.
+func (b *bench) start() error {
+	davit := filepath.Join(b.root, "davit")
+	b.engines = append(b.engines, engine{"davit", []string{filepath.Join(b.bin, "davit"), "-H", "unix://" + davit + ".sock"}, []string{davit + "/"}})
+	err := b.daemon("davitd", filepath.Join(b.bin, "davitd"), "--data-root", davit+"/data", "--exec-root", davit+"/run", "--pidfile", davit+".pid", "-H", "unix://"+davit+".sock")
+	if err != nil {
+		return err
+	}
+	if err := b.startDocker(); err != nil {
+		return err
+	}
+	b.startPodman()
+	tar := filepath.Join(b.root, "busybox.tar")
+	if _, err := command(nil, filepath.Join(b.repository, "examples/base/busybox.sh"), tar); err != nil {
+		return err
+	}
+	for _, e := range b.engines {
+		if err := waitReady(e); err != nil {
+			return err
+		}
+		if _, err := e.do("import", tar, "busybox"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) startDocker() error {
+	if missing("dockerd") || missing("docker") {
+		return nil
+	}
+	docker := filepath.Join(b.root, "docker")
+	b.engines = append(b.engines, engine{"docker", []string{"docker", "-H", "unix://" + docker + ".sock"}, []string{docker + "/", docker + "."}})
+	return b.daemon("dockerd", "dockerd", "--data-root", docker+"/data", "--exec-root", docker+"/run", "--pidfile", docker+".pid",
+		"-H", "unix://"+docker+".sock", "--bridge", b.bridge("docker9", "172.29.0.1/16"), "--storage-driver", "overlay2")
+}
+
+// bridge makes the bridge that a peer is told to use, so that its default does not collide.
+func (b *bench) bridge(name, address string) string {
+	for _, args := range [][]string{{"link", "add", name, "type", "bridge"}, {"addr", "add", address, "dev", name}, {"link", "set", name, "up"}} {
+		if _, err := command(nil, "ip", args...); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+	}
+	return name
+}
+
+func (b *bench) startPodman() {
+	if missing("podman") {
+		return
+	}
+	podman := filepath.Join(b.root, "podman")
+	b.engines = append(b.engines, engine{"podman", []string{"podman", "--root", podman + "/root", "--runroot", podman + "/run", "--cgroup-manager", "cgroupfs", "--storage-driver", "overlay", "--tmpdir", podman + "/tmp"}, nil})
+}
+
+func missing(name string) bool {
+	_, err := exec.LookPath(name)
+	if err != nil {
+		fmt.Printf("(%s is not installed)\n", name)
+	}
+	return err != nil
+}
+
+// daemon starts a server whose output goes to a log file.
+func (b *bench) daemon(name, path string, args ...string) error {
+	log, err := os.Create(filepath.Join(b.root, name+".log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	b.daemons = append(b.daemons, cmd)
+	return nil
+}
+
+func waitReady(e engine) error {
+	var err error
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		if _, err = e.do("version"); err == nil {
+			return nil
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	return fmt.Errorf("%s does not answer: %w", e.name, err)
+}
+
+// close removes the containers and stops what start started.
+func (b *bench) close() {
+	for _, e := range b.engines {
+		if ids, err := e.do("ps", "-aq"); err == nil && ids != "" {
+			_, _ = e.do(append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
+		}
+	}
+	for i := len(b.daemons) - 1; i >= 0; i-- {
+		_ = b.daemons[i].Process.Signal(syscall.SIGTERM)
+		_ = b.daemons[i].Wait()
+	}
+	for _, pid := range processes([]string{b.root}) {
+		_ = syscall.Kill(pid, syscall.SIGTERM)
+	}
+	for deadline := time.Now().Add(10 * time.Second); len(processes([]string{b.root})) > 0 && time.Now().Before(deadline); {
+		<-time.After(20 * time.Millisecond)
+	}
+	out, _ := exec.Command("sh", "-c", "grep ' "+b.root+"/' /proc/self/mounts | cut -d' ' -f2 | sort -r | xargs -r umount -l").CombinedOutput()
+	if err := os.RemoveAll(b.root); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", errors.Join(err, errors.New(string(out))))
+	}
+}
+
+// processes lists the pids whose command lines hold one of the words.
+func processes(words []string) []int {
+	entries, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	var pids []int
+	for _, entry := range entries {
+		cmdline, err := os.ReadFile(entry)
+		if err != nil {
+			continue
+		}
+		var pid int
+		_, _ = fmt.Sscanf(entry, "/proc/%d/", &pid)
+		for _, word := range words {
+			if pid != os.Getpid() && strings.Contains(string(cmdline), word) {
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids
+}
