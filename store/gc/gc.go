@@ -14,6 +14,9 @@ package gc
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 
 	"davit/oci"
 	"davit/oci/errdefs"
@@ -35,8 +38,96 @@ type Report struct {
 	LayerBytes int64 // sum of Entry.Size
 }
 
-// Collect asks roots for the roots, marks, and sweeps. An unreadable manifest among the roots ends it
-// before anything is deleted.
+// maxManifest bounds a manifest, index or config, in bytes.
+const maxManifest = 32 << 20
+
+// Collect asks roots for the roots, marks, and sweeps. A manifest that is not in the store is passed
+// over (an index names platforms that were never pulled); an unreadable one ends the collection before
+// anything is deleted.
 func Collect(ctx context.Context, blobs *content.Store, layers *layer.Store, roots func(context.Context) (Roots, error)) (Report, error) {
-	return Report{}, errdefs.NotImplemented("gc.Collect")
+	defer blobs.Lease()() // from before the look at the roots: nothing that comes meanwhile is swept
+	defer layers.Lease()()
+	from, err := roots(ctx)
+	if err != nil {
+		return Report{}, fmt.Errorf("collect garbage: %w", err)
+	}
+	m := &marker{blobs: blobs, seen: map[oci.Digest]bool{}, stacks: from.Layers}
+	for _, desc := range from.Blobs {
+		if err := m.mark(ctx, desc); err != nil {
+			return Report{}, fmt.Errorf("collect garbage: %w", err)
+		}
+	}
+	report := Report{}
+	var blobErr, layerErr error
+	var swept []content.Blob
+	swept, blobErr = blobs.Sweep(ctx, func(d oci.Digest) bool { return m.seen[d] })
+	for _, blob := range swept {
+		report.Blobs = append(report.Blobs, blob.Digest)
+		report.BlobBytes += blob.Size
+	}
+	report.Layers, layerErr = layers.Sweep(ctx, m.stacks)
+	for _, entry := range report.Layers {
+		report.LayerBytes += entry.Size
+	}
+	return report, errors.Join(blobErr, layerErr)
+}
+
+// marker follows references between blobs.
+type marker struct {
+	blobs  *content.Store
+	seen   map[oci.Digest]bool
+	stacks [][]oci.DiffID
+}
+
+// mark keeps the blob that desc names and what it refers to.
+func (m *marker) mark(ctx context.Context, desc oci.Descriptor) error {
+	if m.seen[desc.Digest] {
+		return nil
+	}
+	m.seen[desc.Digest] = true
+	switch {
+	case oci.IsIndex(desc.MediaType):
+		var index oci.Index
+		if found, err := m.read(ctx, desc, &index); err != nil || !found {
+			return err
+		}
+		return m.markAll(ctx, index.Manifests)
+	case oci.IsManifest(desc.MediaType):
+		var manifest oci.Manifest
+		if found, err := m.read(ctx, desc, &manifest); err != nil || !found {
+			return err
+		}
+		return m.markAll(ctx, append(manifest.Layers, manifest.Config))
+	case desc.MediaType == oci.MediaTypeConfig, desc.MediaType == oci.MediaTypeDockerConfig:
+		var config oci.Image
+		if found, err := m.read(ctx, desc, &config); err != nil || !found {
+			return err
+		}
+		m.stacks = append(m.stacks, config.RootFS.DiffIDs)
+	}
+	return nil
+}
+
+func (m *marker) markAll(ctx context.Context, descs []oci.Descriptor) error {
+	for _, desc := range descs {
+		if err := m.mark(ctx, desc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read decodes a blob; found is false when the store does not have it.
+func (m *marker) read(ctx context.Context, desc oci.Descriptor, into any) (found bool, err error) {
+	b, err := m.blobs.ReadAll(ctx, oci.Descriptor{Digest: desc.Digest}, maxManifest)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return false, errdefs.As(errdefs.ErrDataLoss, fmt.Errorf("read %s: %w", desc.Digest, err))
+	}
+	return true, nil
 }

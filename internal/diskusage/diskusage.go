@@ -1,0 +1,91 @@
+// Package diskusage counts what a directory tree takes on the disk.
+package diskusage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"davit/kernel/sys"
+)
+
+// Usage is what du(1) counts: allocated blocks, every file with several names once, holes not at all.
+type Usage struct {
+	Bytes  int64
+	Inodes int64
+}
+
+// Of measures the tree at dir, the directory itself included. What vanishes meanwhile is left out.
+func Of(ctx context.Context, dir string) (Usage, error) {
+	w := &walk{ctx: ctx, seen: map[inode]bool{}}
+	var st syscall.Stat_t
+	if err := syscall.Lstat(dir, &st); err != nil {
+		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
+	}
+	w.count(st)
+	fd, err := sys.Openat(-1, dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
+	}
+	if err := w.directory(fd, dir); err != nil {
+		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
+	}
+	return w.usage, nil
+}
+
+type inode struct{ dev, ino uint64 }
+
+type walk struct {
+	ctx   context.Context
+	usage Usage
+	seen  map[inode]bool // files with several names
+}
+
+func (w *walk) count(st syscall.Stat_t) {
+	if st.Nlink > 1 && st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		id := inode{st.Dev, st.Ino}
+		if w.seen[id] {
+			return
+		}
+		w.seen[id] = true
+	}
+	w.usage.Bytes += st.Blocks * 512
+	w.usage.Inodes++
+}
+
+// directory counts what is in fd and closes it.
+func (w *walk) directory(fd int, name string) error {
+	d := os.NewFile(uintptr(fd), name)
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := w.entry(fd, name); err != nil && !errors.Is(err, syscall.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walk) entry(dirfd int, name string) error {
+	st, err := sys.Fstatat(dirfd, name)
+	if err != nil {
+		return err
+	}
+	w.count(st)
+	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		return nil
+	}
+	fd, err := sys.OpenBeneath(dirfd, name, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	return w.directory(fd, name)
+}
