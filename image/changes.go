@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
 	"davit/oci"
 	"davit/oci/errdefs"
@@ -31,12 +32,29 @@ func ApplyChanges(config oci.Config, changes []string) (oci.Config, error) {
 			if err != nil {
 				return oci.Config{}, errdefs.Invalid("invalid change %q: %w", change, err)
 			}
+			if err := expand(command, config.Env, result.EscapeToken); err != nil {
+				return oci.Config{}, errdefs.Invalid("invalid change %q: %w", change, err)
+			}
 			if err := applyChange(&config, command); err != nil {
 				return oci.Config{}, err
 			}
 		}
 	}
 	return config, nil
+}
+
+// expand takes quotes away and puts variables of env in, as the instruction wants it.
+func expand(command instructions.Command, env []string, escape rune) error {
+	words, ok := command.(instructions.SupportsSingleWordExpansion)
+	if !ok {
+		return nil
+	}
+	lex := shell.NewLex(escape)
+	known := shell.EnvsFromSlice(env)
+	return words.Expand(func(word string) (string, error) {
+		text, _, err := lex.ProcessWord(word, known)
+		return text, err
+	})
 }
 
 func cloneConfig(c oci.Config) oci.Config {

@@ -27,6 +27,9 @@ func (s *Store) Pull(ctx context.Context, r ref.Ref, o PullOptions) (Pulled, err
 	if err != nil {
 		return Pulled{}, err
 	}
+	if r.Digest != "" && target.Digest != r.Digest {
+		return Pulled{}, errdefs.New(errdefs.ErrDataLoss, "pull %s: the registry answered with %s", r.Familiar(), target.Digest)
+	}
 	c.report.status(tag, "Pulling from "+r.Path)
 	got, err := s.fetch(ctx, c, r, target, o.Platform)
 	if err != nil {

@@ -321,14 +321,34 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-func TestSchema1(t *testing.T) {
-	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws")
-		io.WriteString(w, `{"schemaVersion":1}`)
-	}))
-	defer registry.Close()
-	_, err := repository(t, newClient(t, client.Options{}), strings.TrimPrefix(registry.URL, "http://")+"/old", auth.Credentials{}).Resolve(t.Context(), "latest")
-	if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), "schema 1") {
-		t.Errorf("Resolve = %v", err)
+// TestMediaTypes serves manifests with the headers of less careful registries.
+func TestMediaTypes(t *testing.T) {
+	cases := map[string]struct {
+		header, body, want string // want: a media type; empty: refused
+	}{
+		"schema 1":       {"application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":1}`, ""},
+		"schema 1, text": {"text/plain", `{"schemaVersion":1}`, ""},
+		"text":           {"text/plain", `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeDockerManifest + `"}`, oci.MediaTypeDockerManifest},
+		"bare index":     {"application/json", `{"schemaVersion":2,"manifests":[]}`, oci.MediaTypeIndex},
+		"bare manifest":  {"application/json", `{"schemaVersion":2,"config":{}}`, oci.MediaTypeManifest},
+		"parameters":     {oci.MediaTypeManifest + "; charset=utf-8", `{}`, oci.MediaTypeManifest},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", c.header)
+				io.WriteString(w, c.body)
+			}))
+			defer registry.Close()
+			repo := repository(t, newClient(t, client.Options{}), strings.TrimPrefix(registry.URL, "http://")+"/old", auth.Credentials{})
+			desc, err := repo.Resolve(t.Context(), "latest")
+			if c.want == "" {
+				if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(err.Error(), "schema 1") {
+					t.Errorf("Resolve = %v", err)
+				}
+			} else if err != nil || desc.MediaType != c.want || desc.Digest != oci.DigestOf([]byte(c.body)) {
+				t.Errorf("Resolve = %+v, %v", desc, err)
+			}
+		})
 	}
 }

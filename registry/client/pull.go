@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +62,7 @@ func (r *Repository) head(ctx context.Context, e *endpoint, tagOrDigest string) 
 		return oci.Descriptor{}, err
 	}
 	desc.Digest, err = oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
-	if err != nil || desc.Size < 0 {
+	if err != nil || desc.Size < 0 || !known(desc.MediaType) {
 		return r.get(ctx, e, tagOrDigest) // some registries leave the headers out
 	}
 	return desc, nil
@@ -73,9 +74,37 @@ func (r *Repository) get(ctx context.Context, e *endpoint, tagOrDigest string) (
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
+	if !known(mediaType) {
+		mediaType = sniff(content, mediaType)
+	}
 	desc := oci.Descriptor{MediaType: mediaType, Digest: oci.DigestOf(content), Size: int64(len(content))}
 	return desc, checkManifestType(mediaType)
 }
+
+func known(mediaType string) bool { return oci.IsIndex(mediaType) || oci.IsManifest(mediaType) }
+
+// sniff reads the media type that a manifest gives itself, for registries that send another one.
+func sniff(content []byte, header string) string {
+	var self struct {
+		MediaType     string            `json:"mediaType"`
+		SchemaVersion int               `json:"schemaVersion"`
+		Manifests     []json.RawMessage `json:"manifests"`
+	}
+	switch err := json.Unmarshal(content, &self); {
+	case err != nil:
+		return header
+	case self.MediaType != "":
+		return self.MediaType
+	case self.SchemaVersion == 1:
+		return schema1 + "json"
+	case self.Manifests != nil:
+		return oci.MediaTypeIndex
+	}
+	return oci.MediaTypeManifest
+}
+
+// schema1 begins the media types of Docker's first manifests.
+const schema1 = "application/vnd.docker.distribution.manifest.v1+"
 
 func (r *Repository) manifest(ctx context.Context, e *endpoint, tagOrDigest string) ([]byte, string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -105,7 +134,7 @@ func mediaType(h http.Header) string {
 }
 
 func checkManifestType(mediaType string) error {
-	if strings.HasPrefix(mediaType, "application/vnd.docker.distribution.manifest.v1+") {
+	if strings.HasPrefix(mediaType, schema1) {
 		return errdefs.Invalid("the image is in Docker's manifest schema 1, which is not supported: push it again with a current client")
 	}
 	return nil
@@ -115,7 +144,7 @@ func checkManifestType(mediaType string) error {
 // connection breaks. The bytes are as the registry sent them; their digest is the caller's to check,
 // except that a manifest with another digest is errdefs.ErrDataLoss at once.
 func (r *Repository) Fetch(ctx context.Context, desc oci.Descriptor, offset int64) (io.ReadCloser, error) {
-	if oci.IsIndex(desc.MediaType) || oci.IsManifest(desc.MediaType) {
+	if known(desc.MediaType) {
 		content, err := r.fetchManifest(ctx, desc)
 		if err != nil {
 			return nil, explainPull(r.name.WithDigest(desc.Digest), err)

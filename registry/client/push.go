@@ -21,7 +21,7 @@ import (
 // Has says whether the repository itself, not a mirror, holds a blob or manifest.
 func (r *Repository) Has(ctx context.Context, desc oci.Descriptor) (bool, error) {
 	q := request{method: http.MethodHead, path: "blobs/" + string(desc.Digest), scopes: r.pushScope(), accept: []int{http.StatusOK}}
-	if oci.IsIndex(desc.MediaType) || oci.IsManifest(desc.MediaType) {
+	if known(desc.MediaType) {
 		q.path = "manifests/" + string(desc.Digest)
 		q.header = http.Header{"Accept": manifestTypes()}
 	}
