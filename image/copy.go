@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -242,7 +243,7 @@ func (c *copier) storedLayer(ctx context.Context, desc oci.Descriptor, diffIDs [
 
 // unpack decompresses what r holds into the layer store. When it returns, r is no longer read.
 func (c *copier) unpack(ctx context.Context, diffIDs []oci.DiffID, r io.Reader) error {
-	lazy := &decompressed{r: r}
+	lazy := &decompressed{gate: &gate{r: r}}
 	defer lazy.Close()
 	last := len(diffIDs) - 1
 	return c.store.o.Layers.Unpack(ctx, diffIDs[last], diffIDs[:last], lazy)
@@ -250,14 +251,14 @@ func (c *copier) unpack(ctx context.Context, diffIDs []oci.DiffID, r io.Reader) 
 
 // decompressed looks at its source only when it is first read: Unpack may not need it at all.
 type decompressed struct {
-	r   io.Reader
-	tar io.ReadCloser
+	gate *gate
+	tar  io.ReadCloser
 }
 
 // Read implements io.Reader.
 func (d *decompressed) Read(p []byte) (int, error) {
 	if d.tar == nil {
-		tar, _, err := layer.Decompress(d.r)
+		tar, _, err := layer.Decompress(d.gate)
 		if err != nil {
 			return 0, fmt.Errorf("decompress: %w", err)
 		}
@@ -266,12 +267,37 @@ func (d *decompressed) Read(p []byte) (int, error) {
 	return d.tar.Read(p)
 }
 
-// Close ends the decompression.
+// Close ends the decompression and takes the source back.
 func (d *decompressed) Close() error {
+	d.gate.shut()
 	if d.tar == nil {
 		return nil
 	}
 	return d.tar.Close()
+}
+
+// gate lends a reader to a goroutine that may still be reading when nobody waits for it any more.
+type gate struct {
+	mu   sync.Mutex // held during a read, so that shut returns after it
+	r    io.Reader
+	down bool
+}
+
+// Read implements io.Reader.
+func (g *gate) Read(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.down {
+		return 0, io.ErrClosedPipe
+	}
+	return g.r.Read(p)
+}
+
+// shut waits for a read under way; there is none after it.
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.down = true
 }
 
 // arrival reads a blob from its first byte: what an earlier attempt left, then what the source sends,
