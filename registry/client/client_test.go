@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -23,6 +24,8 @@ import (
 	"davit/oci/ref"
 	"davit/registry/auth"
 	"davit/registry/client"
+	"davit/registry/server"
+	"davit/registry/storage/dir"
 )
 
 func newClient(t *testing.T, o client.Options) *client.Client {
@@ -94,8 +97,24 @@ func pushImage(t *testing.T, repo *client.Repository, tag string) (oci.Descripto
 	return desc, []byte(m)
 }
 
+// own runs davit's registry until the test ends.
+func own(t *testing.T) string {
+	t.Helper()
+	store, err := dir.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(server.New(store, slog.New(slog.DiscardHandler), nil))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
 func TestRoundTrip(t *testing.T) {
-	host := registrytest.Start(t, registrytest.Options{})
+	t.Run("docker-registry", func(t *testing.T) { roundTrip(t, registrytest.Start(t, registrytest.Options{})) })
+	t.Run("davit", func(t *testing.T) { roundTrip(t, own(t)) })
+}
+
+func roundTrip(t *testing.T, host string) {
 	c := newClient(t, client.Options{})
 	repo := repository(t, c, host+"/a/b", auth.Credentials{})
 	data := randomBytes(3 << 20)
