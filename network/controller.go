@@ -2,104 +2,185 @@ package network
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 
-	"davit/oci/errdefs"
+	"davit/network/bridge"
+	"davit/network/firewall"
+	"davit/network/ipam"
+	"davit/store/metadata"
 )
 
 // Options of a Controller.
 type Options struct {
+	DB         *metadata.DB // durable records; the table is "networks"
 	RunDir     string       // gone at reboot; made if missing
 	Log        *slog.Logger // nil: silence
-	Bridge     string       // device of the default network, "davit0"; "none": there is no default network
+	Bridge     string       // device of the default network; empty: "davit0"; "none": there is no default network
 	BIP        netip.Prefix // its address and prefix length; zero: from Pools
 	BIP6       netip.Prefix // its IPv6 address; zero: no IPv6 on the default network
 	MTU        int          // of the default network's devices; 0: 1500
-	Pools      []Pool       // where subnets come from; nil: Docker's, and more /24s when those are used up
+	Pools      []ipam.Pool  // where subnets come from; nil: ipam.DefaultPools
 	HostIP     netip.Addr   // default host address of published ports (--ip); zero: all
 	DisableICC bool         // of the default network (--icc=false)
 	DNS        []netip.Addr // default servers of the name server (--dns)
+	ResolvConf string       // where the host's servers are; empty: /etc/resolv.conf
+	// NoForwardDrop leaves the host a router for everybody when the engine had to switch routing on
+	// (--ip-forward-no-drop); otherwise only the engine's own traffic is routed then.
+	NoForwardDrop bool
 }
 
-// Pool is a range of addresses that subnets of one size are cut from.
-type Pool struct {
-	Base netip.Prefix
-	Size int // prefix length of the subnets
+// defaults fills what was left zero.
+func (o Options) defaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if o.Bridge == "" {
+		o.Bridge = "davit0"
+	}
+	if o.MTU == 0 {
+		o.MTU = 1500
+	}
+	if o.Pools == nil {
+		o.Pools = ipam.DefaultPools()
+	}
+	if o.ResolvConf == "" {
+		o.ResolvConf = "/etc/resolv.conf"
+	}
+	return o
 }
 
-// Controller owns the networks of one engine. Its methods may be called concurrently.
-type Controller struct{}
+// table names the nft table, so that engines with bridges of different names can share a host.
+func (o Options) table() string {
+	if o.Bridge == "davit0" || o.Bridge == "none" {
+		return "davit"
+	}
+	return "davit-" + o.Bridge
+}
+
+// Controller owns the networks of one engine. Its methods may be called concurrently; calls about one
+// container must come one after another.
+type Controller struct {
+	opts    Options
+	log     *slog.Logger
+	book    *book
+	ports   *portTable
+	files   files
+	devices *bridge.Driver
+	rules   *firewall.Firewall
+}
 
 // Open loads the networks, makes what is missing in the kernel (devices, rules) and the predefined
 // networks. What runs goes on undisturbed. Call Reconcile next.
-func Open(ctx context.Context, opts Options) (*Controller, error) { return nil, errAPI() }
+func Open(ctx context.Context, opts Options) (*Controller, error) {
+	opts = opts.defaults()
+	c := &Controller{opts: opts, log: opts.Log, book: newBook(), ports: newPortTable(opts.Log), files: files(filepath.Join(opts.RunDir, "endpoints"))}
+	if err := os.MkdirAll(string(c.files), 0o700); err != nil {
+		return nil, fmt.Errorf("make network directory: %w", err)
+	}
+	var err error
+	if c.devices, err = bridge.Open(); err != nil {
+		return nil, err
+	}
+	if c.rules, err = firewall.Open(opts.table()); err != nil {
+		return nil, errors.Join(err, c.devices.Close())
+	}
+	if err := c.load(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
 
 // Close ends the name servers. Devices, rules and published ports stay.
-func (c *Controller) Close() error { return errAPI() }
-
-// Create makes a network. Errors have Docker's words and classes: Conflict "network with name x already
-// exists", Forbidden "Pool overlaps with other one on this address space", Invalid for a bad config.
-func (c *Controller) Create(ctx context.Context, config Config) (Network, error) {
-	return Network{}, errAPI()
+func (c *Controller) Close() error {
+	errs := []error{c.book.closeServers(), c.rules.Close(), c.devices.Close()}
+	c.ports.close()
+	return errors.Join(errs...)
 }
 
-// Remove removes a network by name or id and returns what it was. Predefined networks and networks with
-// endpoints are refused with Forbidden.
-func (c *Controller) Remove(ctx context.Context, nameOrID string) (Network, error) {
-	return Network{}, errAPI()
+// load fills the book from the records, and the kernel from the book.
+func (c *Controller) load(ctx context.Context) error {
+	stored, err := loadNetworks(c.opts.DB)
+	if err != nil {
+		return err
+	}
+	endpoints, err := c.files.load()
+	if err != nil {
+		return err
+	}
+	for _, n := range stored {
+		if err := c.book.add(n); err != nil {
+			return fmt.Errorf("load network %s: %w", n.Name, err)
+		}
+	}
+	if err := c.predefine(ctx, len(endpoints) == 0); err != nil {
+		return err
+	}
+	for _, e := range endpoints {
+		if err := c.book.restore(e); err != nil {
+			c.log.Warn("forget endpoint", "container", e.ContainerID, "network", e.NetworkName, "error", err)
+			continue
+		}
+		c.ports.restore(e)
+	}
+	return c.materialize()
 }
 
-// Get finds a network by name, id, or unambiguous prefix of an id; NotFound "network x not found".
-func (c *Controller) Get(nameOrID string) (Network, error) { return Network{}, errAPI() }
-
-// List returns all networks, ordered by name.
-func (c *Controller) List() []Network { return nil }
-
-// Prune removes the networks that are not predefined, have no endpoint and satisfy match, and returns them.
-func (c *Controller) Prune(ctx context.Context, match func(Network) bool) ([]Network, error) {
-	return nil, errAPI()
+// materialize gives the kernel what the book says: devices, routing, rules.
+func (c *Controller) materialize() error {
+	var nets []firewall.Net
+	v6 := false
+	for _, n := range c.book.networks() {
+		if n.Driver != DriverBridge {
+			continue
+		}
+		if err := c.devices.Ensure(n.device()); err != nil {
+			return fmt.Errorf("make bridge of network %s: %w", n.Name, err)
+		}
+		nets = append(nets, n.rules())
+		v6 = v6 || n.EnableV6
+	}
+	if len(nets) > 0 {
+		if err := c.route(v6); err != nil {
+			return err
+		}
+	}
+	return c.rules.Apply(nets, c.book.mappings())
 }
 
-// Endpoints returns the endpoints of a network, ordered by container id.
-func (c *Controller) Endpoints(networkID string) []Endpoint { return nil }
-
-// ContainerEndpoints returns a container's endpoints, the one with the default route first.
-func (c *Controller) ContainerEndpoints(containerID string) []Endpoint { return nil }
-
-// Allocate reserves address, MAC and host ports. Nothing is in the kernel before Attach; Release or
-// Detach gives back. Networks of drivers host and null give an Endpoint with ids alone.
-//
-// A port that is taken fails with ErrPortTaken and Docker's words.
-func (c *Controller) Allocate(ctx context.Context, req EndpointRequest) (Endpoint, error) {
-	return Endpoint{}, errAPI()
+// route makes the host a router. When it was none, the rules keep it one for containers alone.
+func (c *Controller) route(v6 bool) error {
+	changed, err := bridge.Forwarding(v6)
+	if err != nil {
+		return err
+	}
+	marker := filepath.Join(c.opts.RunDir, "routing-by-davit")
+	if changed && !c.opts.NoForwardDrop {
+		if err := os.WriteFile(marker, nil, 0o600); err != nil {
+			return fmt.Errorf("note that davit switched routing on: %w", err)
+		}
+	}
+	_, err = os.Stat(marker)
+	c.rules.OnlyOwn(err == nil && !c.opts.NoForwardDrop)
+	return nil
 }
 
-// Attach puts allocated endpoints of one container into its namespace: loopback up, a veth pair each,
-// addresses, routes, published ports, and the name server when a network has one. It is also how a
-// running container gets one more endpoint (docker network connect). On error nothing of them is left
-// in the kernel, and they stay allocated.
-func (c *Controller) Attach(ctx context.Context, sandbox Sandbox, endpoints []Endpoint) error {
-	return errAPI()
+// HostGateway is the address that the name host-gateway stands for in --add-host: the host's on the
+// default network. Zero without one.
+func (c *Controller) HostGateway() netip.Addr {
+	n, err := c.Get(NameBridge)
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, s := range n.Subnets {
+		if s.Gateway.Is4() {
+			return s.Gateway
+		}
+	}
+	return netip.Addr{}
 }
-
-// Detach ends all endpoints of a container, allocated or attached, and its name server. It needs no
-// namespace, does not wait for the kernel, and is no error when there is nothing to end.
-func (c *Controller) Detach(ctx context.Context, containerID string) error { return errAPI() }
-
-// Disconnect ends a running container's endpoint in one network; the default route moves to the next.
-func (c *Controller) Disconnect(ctx context.Context, sandbox Sandbox, networkID string) error {
-	return errAPI()
-}
-
-// Rename tells the name servers a container's new name.
-func (c *Controller) Rename(ctx context.Context, containerID, name string) error { return errAPI() }
-
-// Reconcile ends the endpoints of containers that are not in live, removes veth devices that nobody
-// owns, and opens the name servers of live containers again.
-func (c *Controller) Reconcile(ctx context.Context, live []Sandbox) error { return errAPI() }
-
-// HostGateway is the address that the name host-gateway stands for in --add-host.
-func (c *Controller) HostGateway() netip.Addr { return netip.Addr{} }
-
-func errAPI() error { return errdefs.NotImplemented("networks are not there yet") }

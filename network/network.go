@@ -104,33 +104,36 @@ type EndpointRequest struct {
 	ContainerID   string // 64 hexadecimal digits
 	ContainerName string // without the leading slash
 	Aliases       []string
-	DNSNames      []string         // all names the container answers to here; empty: name, aliases and short id
-	IPv4, IPv6    netip.Addr       // zero: the next free one
-	MAC           net.HardwareAddr // nil: made from the IPv4 address
-	Ports         []PortRequest    // publish on one endpoint of a container only: the one with the default route
-	GwPriority    int              // the highest of a container's endpoints gets the default route; equal: first by network name
-	Interface     string           // name inside, as "eth1"; empty: the first free "eth%d"
-	DriverOpts    map[string]string
+	DNSNames      []string          // all names the container answers to here; empty: name, aliases and short id
+	IPv4, IPv6    netip.Addr        // zero: the next free one
+	MAC           net.HardwareAddr  // nil: made from the IPv4 address
+	Ports         []PortRequest     // publish on one endpoint of a container only: the one with the default route
+	GwPriority    int               // the highest of a container's endpoints gets the default route; equal: first by network name
+	Interface     string            // name inside, as "eth1"; empty: the first free "eth%d"
+	Links         map[string]string // more names that this container alone sees: alias to container name
 }
 
 // Endpoint is one container's place in one network. It is what inspect shows.
 type Endpoint struct {
-	ID            string           `json:"id"` // 64 hexadecimal digits
-	NetworkID     string           `json:"networkId"`
-	NetworkName   string           `json:"networkName"`
-	ContainerID   string           `json:"containerId"`
-	ContainerName string           `json:"containerName"`
-	Aliases       []string         `json:"aliases,omitempty"`
-	DNSNames      []string         `json:"dnsNames,omitempty"`
-	IPv4          netip.Prefix     `json:"ipv4,omitzero"` // address and prefix length
-	IPv6          netip.Prefix     `json:"ipv6,omitzero"`
-	Gateway4      netip.Addr       `json:"gateway4,omitzero"`
-	Gateway6      netip.Addr       `json:"gateway6,omitzero"`
-	MAC           net.HardwareAddr `json:"mac,omitempty"`
-	Ports         []Port           `json:"ports,omitempty"`
-	GwPriority    int              `json:"gwPriority,omitempty"`
-	Interface     string           `json:"interface,omitempty"` // name inside, once attached
-	Veth          string           `json:"veth,omitempty"`      // name on the host, "dv" and 8 hexadecimal digits
+	ID            string            `json:"id"` // 64 hexadecimal digits
+	NetworkID     string            `json:"networkId"`
+	NetworkName   string            `json:"networkName"`
+	ContainerID   string            `json:"containerId"`
+	ContainerName string            `json:"containerName"`
+	Aliases       []string          `json:"aliases,omitempty"`
+	DNSNames      []string          `json:"dnsNames,omitempty"`
+	IPv4          netip.Prefix      `json:"ipv4,omitzero"` // address and prefix length
+	IPv6          netip.Prefix      `json:"ipv6,omitzero"`
+	Gateway4      netip.Addr        `json:"gateway4,omitzero"`
+	Gateway6      netip.Addr        `json:"gateway6,omitzero"`
+	MAC           net.HardwareAddr  `json:"mac,omitempty"`
+	Ports         []Port            `json:"ports,omitempty"`
+	GwPriority    int               `json:"gwPriority,omitempty"`
+	Links         map[string]string `json:"links,omitempty"`
+	Interface     string            `json:"interface,omitempty"` // name inside, once attached
+	Veth          string            `json:"veth,omitempty"`      // name on the host, "dv" and 8 hexadecimal digits, once attached
+	Port          int               `json:"port,omitempty"`      // index of Veth
+	DNS           []netip.Addr      `json:"dns,omitempty"`       // Sandbox.DNS at its attachment
 }
 
 // Sandbox is the network namespace of a container.

@@ -65,6 +65,14 @@ type Firewall struct {
 	ports map[Mapping]bool
 }
 
+// OnlyOwn tells the next Apply whether packets that concern no network of the engine may be routed.
+// With own they may not: the host is a router for containers alone.
+func (f *Firewall) OnlyOwn(own bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.table.onlyOwn = own
+}
+
 // Open connects to the kernel; nothing is changed before Apply.
 func Open(tableName string) (*Firewall, error) {
 	conn, err := nft.Open()

@@ -24,6 +24,7 @@ type family struct {
 // table is the shape of the nft table.
 type table struct {
 	*nftables.Table
+	onlyOwn                 bool
 	bridges, internal, same *nftables.Set
 	families                [2]family
 }
@@ -149,6 +150,10 @@ func (t table) forward(c *nftables.Conn) {
 		rule(nft.Family(f.v6), nft.OutIf(f.open), nft.Accept())
 	}
 	rule(nft.OutIf(t.bridges), nft.Count(), nft.Drop())
+	rule(nft.InIf(t.bridges), nft.Accept())
+	if t.onlyOwn {
+		rule(nft.Count(), nft.Drop())
+	}
 }
 
 // postrouting masquerades what leaves. Towards a container, it does so only where the answer would not
