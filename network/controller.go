@@ -166,8 +166,7 @@ func (c *Controller) route(v6 bool) error {
 		}
 	}
 	_, err = os.Stat(marker)
-	c.rules.OnlyOwn(err == nil && !c.opts.NoForwardDrop)
-	return nil
+	return c.rules.OnlyOwn(err == nil && !c.opts.NoForwardDrop)
 }
 
 // HostGateway is the address that the name host-gateway stands for in --add-host: the host's on the

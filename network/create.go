@@ -183,7 +183,7 @@ func (s *Subnet) complete(n Network) error {
 // establish makes a planned network real: reserved in memory, recorded, in the kernel. Of a failure
 // nothing is left.
 func (c *Controller) establish(n Network) (err error) {
-	if err := c.book.add(n); err != nil {
+	if err := c.record(n); err != nil {
 		return err
 	}
 	defer func() {
@@ -191,12 +191,6 @@ func (c *Controller) establish(n Network) (err error) {
 			err = errors.Join(err, c.erase(n))
 		}
 	}()
-	if err := putNetwork(c.opts.DB, n); err != nil {
-		return err
-	}
-	if n.Driver != DriverBridge {
-		return nil
-	}
 	if err := c.devices.Ensure(n.device()); err != nil {
 		return fmt.Errorf("make bridge of network %s: %w", n.Name, err)
 	}
@@ -204,6 +198,17 @@ func (c *Controller) establish(n Network) (err error) {
 		return err
 	}
 	return c.rules.AddNet(n.rules())
+}
+
+// record enters a network in the book and in the database.
+func (c *Controller) record(n Network) error {
+	if err := c.book.add(n); err != nil {
+		return err
+	}
+	if err := putNetwork(c.opts.DB, n); err != nil {
+		return errors.Join(err, c.book.drop(n.ID))
+	}
+	return nil
 }
 
 // erase removes a network everywhere. It must have no endpoints.

@@ -14,6 +14,7 @@ import (
 )
 
 // predefine makes the networks that always exist, and brings the default one in line with the options.
+// The kernel's side is materialize's.
 // idle tells that no endpoint of an earlier engine is left, so that its subnet may change.
 func (c *Controller) predefine(ctx context.Context, idle bool) error {
 	for name, driver := range map[string]string{NameHost: DriverHost, NameNone: DriverNull} {
@@ -25,7 +26,7 @@ func (c *Controller) predefine(ctx context.Context, idle bool) error {
 			return err
 		}
 		n := Network{ID: id, Name: name, Driver: driver, Created: time.Now().UTC(), EnableV4: true, IPAMDriver: "default"}
-		if err := c.establish(n); err != nil {
+		if err := c.record(n); err != nil {
 			return err
 		}
 	}
@@ -57,7 +58,7 @@ func (c *Controller) predefineBridge(ctx context.Context, idle bool) error {
 	if known {
 		n.ID = old.ID
 	}
-	return c.establish(n)
+	return c.record(n)
 }
 
 // defaultConfig is the config of the default network by the options.

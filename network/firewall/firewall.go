@@ -63,14 +63,23 @@ type Firewall struct {
 	table table
 	nets  map[string]Net
 	ports map[Mapping]bool
+
+	applied bool // the table has been written
 }
 
-// OnlyOwn tells the next Apply whether packets that concern no network of the engine may be routed.
-// With own they may not: the host is a router for containers alone.
-func (f *Firewall) OnlyOwn(own bool) {
+// OnlyOwn tells whether packets that concern no network of the engine may be routed. With own they may
+// not: the host is a router for containers alone.
+func (f *Firewall) OnlyOwn(own bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.table.onlyOwn == own {
+		return nil
+	}
 	f.table.onlyOwn = own
+	if !f.applied {
+		return nil
+	}
+	return f.rebuild()
 }
 
 // Open connects to the kernel; nothing is changed before Apply.
@@ -121,6 +130,7 @@ func (f *Firewall) rebuild() error {
 	if err != nil {
 		return fmt.Errorf("write nft table %s: %w", f.table.Name, err)
 	}
+	f.applied = true
 	return nil
 }
 
