@@ -21,6 +21,7 @@ import (
 	"davit/oci/ref"
 	"davit/registry/auth"
 	"davit/registry/client"
+	"davit/store/layer"
 )
 
 // remote returns a repository, through a client that does not wait long.
@@ -228,6 +229,29 @@ func TestPullCanceled(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Pull = %v", err)
+	}
+}
+
+// TestEnsure finds the layers gone, as after a power failure, and unpacks them from their blobs.
+func TestEnsure(t *testing.T) {
+	host := registrytest.Start(t, registrytest.Options{})
+	a, b := newWorld(t), newWorld(t)
+	a.named(host+"/x", map[string]string{"a": "1"}, map[string]string{"dir/implied": "2"})
+	a.push(host+"/x", &recorder{})
+	pulled, err := b.pull(host+"/x", &recorder{})
+	must(t, err)
+
+	empty, err := layer.Open(t.TempDir(), layer.Options{})
+	must(t, err)
+	t.Cleanup(func() { must(t, empty.Close(context.Background())) })
+	after, err := image.New(image.Options{DB: b.db, Content: b.content, Layers: empty})
+	must(t, err)
+	if empty.Has(pulled.Image.Layers...) {
+		t.Fatal("the layers are there already")
+	}
+	must(t, after.Ensure(t.Context(), pulled.Image))
+	if dirs, err := empty.Dirs(pulled.Image.Layers...); err != nil || len(dirs) != 2 {
+		t.Errorf("Dirs = %v, %v", dirs, err)
 	}
 }
 

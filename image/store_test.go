@@ -29,6 +29,7 @@ type world struct {
 	*image.Store
 	t       testing.TB
 	dir     string
+	db      *metadata.DB
 	content *content.Store
 	layers  *layer.Store
 	users   map[oci.Digest][]image.User
@@ -42,6 +43,7 @@ func newWorld(t testing.TB) *world {
 	db, err := metadata.Open(filepath.Join(w.dir, "davit.db"))
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
+	w.db = db
 	w.content, err = content.Open(filepath.Join(w.dir, "content"))
 	must(t, err)
 	w.layers, err = layer.Open(filepath.Join(w.dir, "layers"), layer.Options{})
