@@ -28,8 +28,8 @@ func (d *detailed) Error() string {
 // detail says more about err than the step's name does.
 func detail(text string, err error) error { return &detailed{text, err} }
 
-func failureOf(index int, err error) step.Failure {
-	f := step.Failure{Step: index}
+func failureOf(s *step.Step, err error) step.Failure {
+	f := step.Failure{Op: s.Op, Name: s.String()}
 	for err != nil {
 		switch e := err.(type) {
 		case syscall.Errno:
@@ -50,15 +50,15 @@ func failureOf(index int, err error) step.Failure {
 }
 
 // fail reports what went wrong and ends the process.
-func (c *control) fail(index int, err error) {
-	c.send(step.Failed, step.EncodeFailure(failureOf(index, err)), -1)
+func (c *control) fail(s *step.Step, err error) {
+	c.send(step.Failed, step.EncodeFailure(failureOf(s, err)), -1)
 	for {
 		syscall.Exit(1)
 	}
 }
 
-func (c *control) warn(index int, err error) {
-	c.send(step.Warning, step.EncodeFailure(failureOf(index, err)), -1)
+func (c *control) warn(s *step.Step, err error) {
+	c.send(step.Warning, step.EncodeFailure(failureOf(s, err)), -1)
 }
 
 // send writes one frame, with a descriptor unless that is negative. A runtime that is gone is no

@@ -52,6 +52,16 @@ func (p *process) readOnly(path string) error {
 	return attach(tree, target)
 }
 
+// remountReadOnly makes a mount of the container read-only in place.
+func (p *process) remountReadOnly(path string) error {
+	fd, err := p.open(path, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return setAttr(fd, false, unix.MOUNT_ATTR_RDONLY, 0)
+}
+
 // mask covers a file with the host's null device and a directory with an empty one.
 func (p *process) mask(path string) error {
 	target, ok, err := p.openHidden(path)

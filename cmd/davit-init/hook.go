@@ -2,6 +2,7 @@ package main
 
 import (
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +17,7 @@ func runHook(s *step.Step) error {
 		return err
 	}
 	attr := &syscall.ProcAttr{Env: s.Env, Files: []uintptr{uintptr(in[0]), 1, 2}}
-	pid, err := syscall.ForkExec(s.Path, s.List, attr)
+	pid, err := forkExecUnblocked(s.Path, s.List, attr)
 	unix.Close(in[0])
 	if err != nil {
 		unix.Close(in[1])
@@ -41,6 +42,18 @@ func runHook(s *step.Step) error {
 		return detail("exit status "+decimal(status.ExitStatus()), nil)
 	}
 	return nil
+}
+
+// forkExecUnblocked starts a program that gets its signals, unlike init itself.
+func forkExecUnblocked(path string, args []string, attr *syscall.ProcAttr) (int, error) {
+	none, all := uint64(0), ^uint64(0)
+	setMask(&none)
+	defer setMask(&all)
+	return syscall.ForkExec(path, args, attr)
+}
+
+func setMask(mask *uint64) {
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(mask)), 0, 8, 0, 0)
 }
 
 // waitAtMost waits until the process has exited, and kills it when that takes longer than limit ms.

@@ -39,7 +39,7 @@ func main() {
 	syscall.CloseOnExec(3)
 	files, steps, err := p.control.receiveProgram()
 	if err != nil {
-		p.control.fail(0, err)
+		p.control.fail(&step.Step{}, err)
 	}
 	p.files = files
 	for i := range steps {
@@ -47,12 +47,12 @@ func main() {
 		switch {
 		case err == nil:
 		case steps[i].Soft:
-			p.control.warn(i, err)
+			p.control.warn(&steps[i], err)
 		default:
-			p.control.fail(i, err)
+			p.control.fail(&steps[i], err)
 		}
 	}
-	p.control.fail(len(steps)-1, detail("program ended", nil))
+	p.control.fail(&step.Step{}, detail("program ended", nil))
 }
 
 // do executes one step. Run does not return when it succeeds.
@@ -104,6 +104,8 @@ func (p *process) build(s *step.Step) error {
 		return p.mask(s.Path)
 	case step.RootMount:
 		return setAttr(p.root, false, s.Words[0], s.Words[1])
+	case step.RemountReadOnly:
+		return p.remountReadOnly(s.Path)
 	case step.PivotRoot:
 		return p.pivot()
 	case step.ChangeRoot:
@@ -127,6 +129,8 @@ func (p *process) become(s *step.Step) error {
 		return p.seccomp(s)
 	case step.Find:
 		return p.find(s.Source, s.Env)
+	case step.Limits:
+		return p.control.ask(step.Grant, -1)
 	case step.Park:
 		return p.park(p.files[s.File])
 	case step.Settle:

@@ -184,11 +184,6 @@ func (p *process) mountFile(s *step.Step) error {
 	if err := attach(tree, target); err != nil {
 		return err
 	}
-	if s.Words[0] != 0 {
-		if err := setAttr(tree, true, 0, s.Words[0]); err != nil {
-			return detail("set propagation", err)
-		}
-	}
 	return unix.Close(tree)
 }
 

@@ -28,6 +28,7 @@ type Spawn struct {
 	Join      []Join     // namespaces entered first, in this order
 	New       uint64     // kinds of new namespaces
 	Cgroup    *os.File   // a cgroup v2 directory to start in (Linux 5.7), or nil
+	Tasks     []*os.File // cgroup v1 "tasks" files, open for writing: the process moves itself there
 	Root      bool       // become user and group 0 before execve; for new and joined user namespaces
 
 	// MapIDs is called with the process's id while that waits, to write its id maps. May be nil.
@@ -60,6 +61,7 @@ const (
 	stepJoin = iota + 1
 	stepClone
 	stepGate
+	stepCgroup
 	stepIDs
 	stepFiles
 	stepExec
@@ -67,7 +69,7 @@ const (
 
 var stepNames = [...]string{
 	stepJoin: "join namespace", stepClone: "clone into namespaces", stepGate: "wait for id maps",
-	stepIDs: "become root of user namespace", stepFiles: "place files", stepExec: "execute init",
+	stepCgroup: "enter cgroup", stepIDs: "become root of user namespace", stepFiles: "place files", stepExec: "execute init",
 }
 
 // Failure returns why the process never reached its program; nil when it did, or has not yet.
@@ -137,6 +139,7 @@ type spawnCall struct {
 	args   cloneArgs // of the process's own clone
 	helper cloneArgs // of the helper's; unused when nothing is joined
 	joins  []joinCall
+	tasks  []int32
 	files  []int32 // source descriptors, all above len(files)
 	argv   []*byte
 	env    []*byte
@@ -144,6 +147,7 @@ type spawnCall struct {
 	exe    uintptr
 	gateIn uintptr // 0: no gate
 	byte   [1]byte
+	zero   [1]byte
 	root   bool
 	pidfd  int32
 
@@ -223,6 +227,13 @@ func (c *spawnCall) placeFiles(s *Spawn) error {
 			return err
 		}
 		c.files = append(c.files, int32(fd))
+	}
+	for _, f := range s.Tasks {
+		fd, err := above(int(f.Fd()))
+		if err != nil {
+			return err
+		}
+		c.tasks = append(c.tasks, int32(fd))
 	}
 	exe, err := above(int(s.Exe.Fd()))
 	c.exe = uintptr(exe)
@@ -347,6 +358,13 @@ func (c *spawnCall) becomeProgram() {
 		n, _, errno := syscall.RawSyscall(unix.SYS_READ, c.gateIn, uintptr(unsafe.Pointer(&c.byte[0])), 1)
 		if n != 1 {
 			c.die(stepGate, errno)
+		}
+	}
+	for i := range c.tasks {
+		c.zero[0] = '0'
+		_, _, errno := syscall.RawSyscall(unix.SYS_WRITE, uintptr(c.tasks[i]), uintptr(unsafe.Pointer(&c.zero[0])), 1)
+		if errno != 0 {
+			c.die(stepCgroup, errno)
 		}
 	}
 	if c.root {

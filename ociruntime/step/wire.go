@@ -21,6 +21,7 @@ const (
 	Master  Kind = 'M' // from init: the terminal's master, as a descriptor
 	Hooks   Kind = 'H' // from init: waits for Go after the hooks outside
 	Notify  Kind = 'N' // from init: seccomp listener, as a descriptor; waits for Go
+	Grant   Kind = 'L' // from init: waits for Go after the runtime has set its resource limits
 	Ready   Kind = 'R' // from init: parked
 )
 
@@ -46,22 +47,23 @@ func appendWord32(b []byte, v uint32) []byte {
 
 // Failure is a step that failed in init.
 type Failure struct {
-	Step   int    // index into the program
+	Op     Op
+	Name   string // the step as String names it; for Find and the Runs the program
 	Errno  int    // 0: Detail says all
-	Detail string // beyond what the step's name says; may be empty
+	Detail string // beyond the name; may be empty
 }
 
 // EncodeFailure is the payload of Warning and Failed.
 func EncodeFailure(f Failure) []byte {
-	b := appendUint(nil, uint64(f.Step))
-	b = appendUint(b, uint64(f.Errno))
+	b := appendUint([]byte{byte(f.Op)}, uint64(f.Errno))
+	b = appendString(b, f.Name)
 	return append(b, f.Detail...)
 }
 
 // DecodeFailure reads the payload of Warning and Failed.
 func DecodeFailure(b []byte) (Failure, error) {
 	r := reader{b: b}
-	f := Failure{Step: int(r.uint()), Errno: int(r.uint())}
+	f := Failure{Op: Op(r.byte()), Errno: int(r.uint()), Name: r.string()}
 	f.Detail = string(r.b)
 	return f, r.err
 }
