@@ -30,6 +30,10 @@ type Options struct {
 	// readable by its owner only, and should not outlive a reboot: /run/davit/oci.
 	StateRoot string
 
+	// Init is the davit-init program, best in a sealed memfd (initbin.Open). The Runtime does not
+	// close it. Required.
+	Init *os.File
+
 	// SystemdCgroup makes systemd create the cgroups; Spec.Linux.CgroupsPath is then slice:prefix:name.
 	SystemdCgroup bool
 

@@ -2,99 +2,136 @@ package ociruntime
 
 import (
 	"context"
-	"syscall"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"davit/kernel/cgroup"
+	"davit/kernel/sys"
 	"davit/oci/errdefs"
+	"davit/ociruntime/stage"
+	"davit/ociruntime/state"
 )
 
 // Runtime makes and finds the containers of one state directory. It is safe for concurrent use.
 type Runtime struct {
-	options Options
+	init    *os.File
+	store   *state.Store
+	systemd bool
+	log     *slog.Logger
+	host    hostFacts
+	null    *os.File
 }
 
-type inner struct{}
-
 // New returns a runtime over o.StateRoot, which it makes if missing.
-func New(o Options) (*Runtime, error) { return &Runtime{o}, nil }
+func New(o Options) (*Runtime, error) {
+	store, err := state.Open(o.StateRoot)
+	if err != nil {
+		return nil, err
+	}
+	host, err := readHostFacts()
+	if err != nil {
+		return nil, err
+	}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open null device: %w", err)
+	}
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Runtime{init: o.Init, store: store, systemd: o.SystemdCgroup, log: log, host: host, null: null}, nil
+}
 
-// Create clones the first process of a new container and hands it what it needs. On return the
-// namespaces exist and the process is in its cgroup; mounting goes on. Call Ready or Start for its
-// outcome. It fails with ErrConflict when the id is taken and ErrInvalid when the spec is wrong.
-func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (*Container, error) {
-	return nil, errdefs.NotImplemented("create")
+// inner is the part of a Container that its users do not see.
+type inner struct {
+	runtime *Runtime
+	record  state.State
+	group   *cgroup.Group
+
+	mu    sync.Mutex
+	init  *stage.Init // until Ready has returned
+	ready error       // what Ready returned
+	spec  *specs.Spec // nil until needed, after Load
+	exit  *ExitStatus // once reaped
 }
 
 // Load returns a container by its id, or ErrNotFound.
 func (r *Runtime) Load(ctx context.Context, id string) (*Container, error) {
-	return nil, errdefs.NotImplemented("load")
+	record, err := r.store.Load(id)
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{ID: id, Pid: record.Pid, Cgroup: record.Cgroup}
+	c.runtime, c.record = r, record
+	if c.PidFD, err = openSame(record.Pid, record.StartTime); err != nil {
+		return nil, err
+	}
+	if record.Cgroup == "" {
+		return c, nil
+	}
+	c.group, err = cgroup.Load(record.Cgroup)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return c, nil
+	}
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("load container %q: %w", id, err)
+	}
+	return c, nil
 }
 
 // List returns the ids of all containers in the state directory, sorted.
-func (r *Runtime) List(ctx context.Context) ([]string, error) {
-	return nil, errdefs.NotImplemented("list")
-}
+func (r *Runtime) List(ctx context.Context) ([]string, error) { return r.store.List() }
 
-// Ready waits until the first process is parked before the user's program. When something on the
-// way failed it returns that error; the process is gone then and Delete is all that is left to do.
-func (c *Container) Ready(ctx context.Context) error { return errdefs.NotImplemented("ready") }
-
-// Start executes the user's program and returns when it runs, or with the reason why it does not.
-// It calls Ready when the caller has not.
-func (c *Container) Start(ctx context.Context) error { return errdefs.NotImplemented("start") }
-
-// Wait waits for the first process and reaps it when it is the caller's child. For a container that
-// another process made, it needs Linux 6.15 to learn the status.
-func (c *Container) Wait(ctx context.Context) (ExitStatus, error) {
-	return ExitStatus{}, errdefs.NotImplemented("wait")
-}
-
-// Kill sends a signal to the first process, or to every process of the container when all is set.
-// It fails with ErrConflict when the container has stopped.
-func (c *Container) Kill(ctx context.Context, sig syscall.Signal, all bool) error {
-	return errdefs.NotImplemented("kill")
-}
-
-// Exec starts one more process. It returns when the program runs, or with the reason why it does not.
-func (c *Container) Exec(ctx context.Context, o ExecOptions) (*Process, error) {
-	return nil, errdefs.NotImplemented("exec")
-}
-
-// State returns the container's state in the form of the runtime specification.
-func (c *Container) State(ctx context.Context) (specs.State, error) {
-	return specs.State{}, errdefs.NotImplemented("state")
-}
-
-// Delete removes a stopped container: its processes, cgroup and state, and runs its poststop hooks.
-// A container that still runs is killed first when force is set, else it is ErrConflict.
-func (c *Container) Delete(ctx context.Context, force bool) error {
-	return errdefs.NotImplemented("delete")
-}
-
-// Pause freezes every process of the container.
-func (c *Container) Pause(ctx context.Context) error { return errdefs.NotImplemented("pause") }
-
-// Resume thaws the container.
-func (c *Container) Resume(ctx context.Context) error { return errdefs.NotImplemented("resume") }
-
-// Update changes the container's limits; nil fields stay as they are.
-func (c *Container) Update(ctx context.Context, r *specs.LinuxResources) error {
-	return errdefs.NotImplemented("update")
-}
-
-// Pids returns the process ids of the container, in the caller's pid namespace.
-func (c *Container) Pids(ctx context.Context) ([]int, error) {
-	return nil, errdefs.NotImplemented("pids")
+// openSame returns a pidfd of the process with this id and start time, or nil when that is gone.
+func openSame(pid int, startTime uint64) (*os.File, error) {
+	pidfd, err := sys.OpenPid(pid)
+	if err != nil {
+		return nil, nil //nolint:nilerr // no such process
+	}
+	now, dead, err := startTimeOf(pid)
+	if err != nil || dead || now != startTime {
+		pidfd.Close()
+		return nil, nil //nolint:nilerr // gone since, or another process
+	}
+	return pidfd, nil
 }
 
 // Close releases the file descriptors that c holds, not those that the caller owns (Console).
-func (c *Container) Close() error { return nil }
-
-// Wait waits for the process and reaps it.
-func (p *Process) Wait(ctx context.Context) (ExitStatus, error) {
-	return ExitStatus{}, errdefs.NotImplemented("wait")
+func (c *Container) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range []*os.File{c.PidFD, c.NetNS} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	if c.init != nil {
+		c.init.Close()
+		c.init = nil
+	}
+	if c.group != nil {
+		return c.group.Close()
+	}
+	return nil
 }
 
-// Close releases the file descriptors of p.
-func (p *Process) Close() error { return nil }
+// config returns the container's spec.
+func (c *Container) config() (*specs.Spec, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spec != nil {
+		return c.spec, nil
+	}
+	spec, err := c.runtime.store.LoadSpec(c.ID)
+	if err == nil {
+		c.spec = spec
+	}
+	return spec, err
+}

@@ -75,3 +75,16 @@ func ReceiveWithFiles(socket *os.File, data []byte) (n int, files []*os.File, er
 	}
 	return n, files, nil
 }
+
+// DialStream connects to a unix stream socket, blocking. unix(7).
+func DialStream(path string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := retry(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) }); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}

@@ -75,3 +75,9 @@ func (b *builder) owns(kind specs.LinuxNamespaceType) bool {
 	}
 	return ns.Path == "" || b.facts.Foreign&uint64(kinds[kind]) == 0
 }
+
+// KindOf returns a namespace type as setns(2) takes it.
+func KindOf(t specs.LinuxNamespaceType) (kind int, ok bool) {
+	kind, ok = kinds[t]
+	return kind, ok
+}

@@ -22,9 +22,6 @@ type Facts struct {
 	AttachAt    string         // host directory to attach the root file system at
 	NoPivot     bool           // change the root by chroot
 	ExtraFiles  int            // descriptors from 3 that the program gets
-	HookState   []byte         // what hooks inside the container read, JSON
-	HookStart   []byte         // the same for startContainer hooks
-	HasDevPts   bool           // exec only: the container has a devpts
 }
 
 // Hierarchy is one cgroup hierarchy with the container's place in it.
@@ -76,6 +73,7 @@ type builder struct {
 	Plan
 	spec  *specs.Spec
 	facts Facts
+	exec  bool // one more process rather than a container
 }
 
 // Build plans a new container. It fails with ErrInvalid when the spec is wrong or contradicts itself.
@@ -103,7 +101,7 @@ func BuildExec(spec *specs.Spec, process *specs.Process, facts Facts) (*Plan, er
 	merged := *spec
 	merged.Process = process
 	merged.Hooks = nil
-	b := &builder{spec: &merged, facts: facts}
+	b := &builder{spec: &merged, facts: facts, exec: true}
 	for _, ns := range spec.Linux.Namespaces {
 		b.NeedsRoot = b.NeedsRoot || ns.Type == specs.UserNamespace
 	}

@@ -49,7 +49,7 @@ func (b *builder) hideAndEnter() error {
 		if len(h.Prestart)+len(h.CreateRuntime) > 0 { //nolint:staticcheck // old specs still say prestart
 			b.add(step.Step{Op: step.HostHooks})
 		}
-		b.hooks(h.CreateContainer, b.facts.HookState)
+		b.hooks(h.CreateContainer)
 	}
 	b.rootMount()
 	for _, p := range s.Linux.ReadonlyPaths {
@@ -79,7 +79,9 @@ func (b *builder) rootMount() {
 	}
 }
 
-func (b *builder) hooks(hooks []specs.Hook, state []byte) {
+// hooks plans hooks that run in the container's namespaces. The runtime puts the state that they read
+// into their steps' Data once there is a process id.
+func (b *builder) hooks(hooks []specs.Hook) {
 	for _, h := range hooks {
 		args, limit := h.Args, uint64(0)
 		if len(args) == 0 {
@@ -88,7 +90,7 @@ func (b *builder) hooks(hooks []specs.Hook, state []byte) {
 		if h.Timeout != nil {
 			limit = uint64(*h.Timeout) * 1000
 		}
-		b.add(step.Step{Op: step.Hook, Path: h.Path, List: args, Env: h.Env, Data: state, Words: []uint64{limit}})
+		b.add(step.Step{Op: step.Hook, Path: h.Path, List: args, Env: h.Env, Words: []uint64{limit}})
 	}
 }
 
@@ -153,23 +155,26 @@ func (b *builder) filter() {
 func (b *builder) program() error {
 	b.add(step.Step{Op: step.Park, File: step.FileListen})
 	if b.spec.Hooks != nil {
-		b.hooks(b.spec.Hooks.StartContainer, b.facts.HookStart)
+		b.hooks(b.spec.Hooks.StartContainer)
 	}
 	b.execProgram()
 	return nil
 }
 
 func (b *builder) execProgram() {
-	p := b.spec.Process
+	p, first := b.spec.Process, 0 // an exec has no files but the extra ones
+	if !b.exec {
+		first = step.FirstSource + len(b.Sources)
+	}
 	b.add(step.Step{
-		Op: step.Settle, List: p.Args, Env: p.Env, File: step.FirstSource + len(b.Sources),
+		Op: step.Settle, List: p.Args, Env: p.Env, File: first,
 		Words: []uint64{uint64(b.facts.ExtraFiles)},
 	})
 	if p.NoNewPrivileges {
 		b.filter()
 	}
 	op := step.Run
-	if b.spec.Annotations[InitAnnotation] == "true" && b.facts.AttachAt != "" {
+	if b.spec.Annotations[InitAnnotation] == "true" && !b.exec {
 		op = step.RunAsChild
 	}
 	b.add(step.Step{Op: op})
@@ -187,7 +192,7 @@ func (b *builder) labels() {
 
 func (b *builder) timeOffsets() {
 	ns, ok := b.namespace(specs.TimeNamespace)
-	if !ok || ns.Path != "" || b.facts.AttachAt == "" {
+	if !ok || ns.Path != "" || b.exec {
 		return
 	}
 	var lines strings.Builder
