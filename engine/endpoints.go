@@ -75,7 +75,7 @@ func networkOrder(r *container.Record) []string {
 func (s *shared) endpointRequest(r *container.Record, name string, e *wirenet.EndpointSettings) network.EndpointRequest {
 	q := network.EndpointRequest{
 		NetworkID: name, ContainerID: r.ID, ContainerName: r.Name, Aliases: e.Aliases,
-		MAC: net.HardwareAddr(e.MacAddress), GwPriority: e.GwPriority, DriverOpts: e.DriverOpts,
+		MAC: net.HardwareAddr(e.MacAddress), GwPriority: e.GwPriority,
 	}
 	if r.Config.Hostname != "" && r.Config.Hostname != r.ID[:12] {
 		q.DNSNames = slices.Compact(append([]string{r.Name, r.ID[:12], r.Config.Hostname}, e.Aliases...))
