@@ -39,7 +39,8 @@ func (z zone) neighbours(f func(own, other *Endpoint) bool) {
 	}
 }
 
-// Addrs implements dns.Zone. A name is a container's name, alias, id or short id, alone or with the name
+// Addrs implements dns.Zone. A name is a container's name, alias or short id (a whole one is too
+// long for a DNS label), alone or with the name
 // of the network behind a dot.
 func (z zone) Addrs(name string) ([]netip.Addr, bool) {
 	var found []netip.Addr
@@ -75,8 +76,7 @@ func (e *Endpoint) answersTo(name string) bool {
 }
 
 func (e *Endpoint) answersToPlain(name string) bool {
-	return strings.EqualFold(name, e.ContainerID) ||
-		slices.ContainsFunc(e.DNSNames, func(own string) bool { return strings.EqualFold(own, name) })
+	return slices.ContainsFunc(e.DNSNames, func(own string) bool { return strings.EqualFold(own, name) })
 }
 
 // Name implements dns.Zone: the container's first name and the network's, as "web.shop".

@@ -111,11 +111,12 @@ func TestConnectUndone(t *testing.T) {
 	defer ns.Close()
 	bad := testLink("br-none", 23)
 	bad.Interface = "eth1"
-	if _, err := d.Connect(ns.Fd(), []Link{testLink("br-undo", 22), bad}, nil); err == nil {
+	good := testLink("br-undo", 22)
+	if _, err := d.Connect(ns.Fd(), []Link{good, bad}, nil); err == nil {
 		t.Fatal("connected to a bridge that is not there")
 	}
 	for _, l := range must(netlink.Links()) {
-		if IsVethName(l.Name) {
+		if l.Name == good.Veth || l.Name == bad.Veth {
 			t.Errorf("%s is left", l.Name)
 		}
 	}
