@@ -1,0 +1,22 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+// verb is a command that is built when it is run, or when help needs all.
+type verb struct {
+	name  string
+	group string
+	build func(*app) *cobra.Command
+}
+
+var groups = []struct{ id, title string }{
+	{"run", "Containers:"},
+	{"image", "Images:"},
+	{"manage", "Groups of commands:"},
+	{"system", "Engine:"},
+}
+
+// verbs are the top-level commands. A group ("davit container ls") holds the same commands again.
+var verbs = []verb{
+	{"registry", "manage", (*app).registryCommand},
+}
