@@ -202,7 +202,7 @@ func (c *Client) Create(ctx context.Context, r CreateRequest) (s State, netns *o
 }
 
 // Start lets a created task's program run. When the program cannot be executed, the error says why
-// (errors.Is syscall.ENOENT, EACCES, ...), and the task is stopped, with an exit event.
+// (errors.Is syscall.ENOENT, EACCES, ...), and the task is stopped, without an exit event.
 func (c *Client) Start(ctx context.Context, id string) (State, error) {
 	var s State
 	_, err := c.call(ctx, wire.OpStart, wire.Target{ID: id}, &s)
@@ -210,7 +210,7 @@ func (c *Client) Start(ctx context.Context, id string) (State, error) {
 }
 
 // Kill sends a signal to the first process of a task (execID empty) or exec, or with all to every
-// process of the task. A stopped one is errdefs.ErrNotFound.
+// process of the task. A stopped one is errdefs.ErrConflict.
 func (c *Client) Kill(ctx context.Context, id, execID string, sig syscall.Signal, all bool) error {
 	_, err := c.call(ctx, wire.OpKill, wire.Kill{Target: wire.Target{ID: id, ExecID: execID}, Signal: int(sig), All: all}, nil)
 	return err
@@ -250,18 +250,13 @@ func (c *Client) Attach(ctx context.Context, r AttachRequest) (*net.UnixConn, er
 	return streamOf(files)
 }
 
-// execBody is the body of wire.OpExec.
-type execBody struct {
-	ExecRequest
-	Attach *AttachRequest `json:"attach,omitempty"`
-}
-
 // Exec starts one more process in a running task. With attach, the stream is connected before the
 // process starts, so that no output is lost. When the program cannot be executed the error says why,
 // as for Start, and there is neither exec nor event.
 func (c *Client) Exec(ctx context.Context, r ExecRequest, attach *AttachRequest) (State, *net.UnixConn, error) {
 	var s State
-	files, err := c.call(ctx, wire.OpExec, execBody{r, attach}, &s)
+	r.Attach = attach
+	files, err := c.call(ctx, wire.OpExec, r, &s)
 	if err != nil || attach == nil {
 		return s, nil, err
 	}

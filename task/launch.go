@@ -55,6 +55,22 @@ func Launch(ctx context.Context, o LaunchOptions) error {
 	return nil
 }
 
+// Connect returns a client of the monitor, which it launches when none listens.
+func Connect(ctx context.Context, o LaunchOptions) (*Client, error) {
+	var failures error
+	for range 3 { // an idle monitor may leave just when we come
+		if err := Launch(ctx, o); err != nil {
+			return nil, err
+		}
+		c, err := Dial(ctx, o.Socket)
+		if err == nil {
+			return c, nil
+		}
+		failures = err
+	}
+	return nil, failures
+}
+
 // LockSocket takes the lock that guards making and removing the socket; closing the file releases it.
 func LockSocket(socket string) (*os.File, error) {
 	f, err := os.OpenFile(socket+".lock", os.O_CREATE|os.O_RDWR, 0o600)

@@ -63,6 +63,8 @@ type ExecRequest struct {
 	Process *specs.Process `json:"process"`
 	Stdio   Stdio          `json:"stdio"`
 	Detach  bool           `json:"detach,omitempty"` // output goes nowhere; no client will attach
+
+	Attach *AttachRequest `json:"attach,omitempty"` // set by Client.Exec
 }
 
 // AttachRequest asks for a stream to and from a task's (ExecID empty) or exec's standard streams.
@@ -72,6 +74,10 @@ type ExecRequest struct {
 // bytes, four bytes big-endian length, payload. Towards the monitor go raw bytes for stdin; shutting
 // down the writing side is the end of that client's input. The monitor ends the stream after the last
 // byte of output.
+//
+// The end of a client's input closes the process's stdin when Stdio.StdinOnce is set and there is no
+// terminal. Closing the stream altogether does not: a client that is killed may come back. So whoever
+// passes on the end of somebody's input shuts down writing first and reads on to the end.
 //
 // To attach before Start, and to an exec before its process starts (Create it with Attach in the same
 // ExecRequest round trip), loses no output.
@@ -90,6 +96,7 @@ type State struct {
 	Status     Status    `json:"status"`
 	Pid        int       `json:"pid,omitempty"`    // in the engine's pid namespace; 0 once stopped
 	Cgroup     string    `json:"cgroup,omitempty"` // what kernel/cgroup.Load takes
+	Execs      []string  `json:"execs,omitempty"`  // of a task: its execs that have not exited, sorted
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	ExitedAt   time.Time `json:"exitedAt,omitzero"`
 	ExitCode   int       `json:"exitCode,omitempty"` // 128+n after signal n
