@@ -119,11 +119,11 @@ func (m *Monitor) all() []*container {
 	return tasks
 }
 
-// claim reserves the task's id, once the remains of one before are cleaned up.
-func (m *Monitor) claim(c *container) error {
+// claim reserves a task's id, once the remains of one before are cleaned up.
+func (m *Monitor) claim(id string) error {
 	for {
 		m.mu.Lock()
-		remains := m.deleting[c.id]
+		remains := m.deleting[id]
 		if remains == nil {
 			break
 		}
@@ -131,17 +131,22 @@ func (m *Monitor) claim(c *container) error {
 		<-remains
 	}
 	defer m.mu.Unlock()
-	if m.tasks[c.id] != nil {
-		return errdefs.Conflict("task %s exists", c.id)
+	_, taken := m.reserved[id]
+	if taken || m.tasks[id] != nil {
+		return errdefs.Conflict("task %s exists", id)
 	}
-	m.tasks[c.id] = c
+	m.reserved[id] = struct{}{}
 	return nil
 }
 
-func (m *Monitor) release(id string) {
+// admitTask makes a task known in place of its reservation; nil gives that up.
+func (m *Monitor) admitTask(id string, c *container) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.tasks, id)
+	delete(m.reserved, id)
+	if c != nil {
+		m.tasks[id] = c
+	}
 }
 
 // streamConfig says what the streams of a process are. p is nil for one that runs already.

@@ -31,15 +31,15 @@ func (m *Monitor) create(ctx context.Context, r task.CreateRequest) (reply, erro
 		execs:   make(map[string]*execution),
 		state:   task.State{ID: r.ID, Status: task.StatusCreated},
 	}
-	if err := m.claim(c); err != nil {
+	if err := m.claim(c.id); err != nil {
 		return reply{}, err
 	}
-	c.turn.Lock() // until it is parked
 	if err := m.clone(ctx, c, &r); err != nil {
-		c.turn.Unlock()
-		m.release(c.id)
+		m.admitTask(c.id, nil)
 		return reply{}, fmt.Errorf("create task %s: %w", r.ID, err)
 	}
+	c.turn.Lock() // until it is parked
+	m.admitTask(c.id, c)
 	m.record(c)
 	m.stir()
 	m.gate.again()

@@ -48,6 +48,7 @@ type sessionState struct {
 type containerState struct {
 	record
 	Streams stdio.State      `json:"streams"`
+	PidFD   int              `json:"pidfd"` // of the first process, which may be a zombie by now; below 0: none
 	Kills   uint64           `json:"kills,omitempty"`
 	Execs   []executionState `json:"execs,omitempty"`
 }
@@ -202,7 +203,12 @@ func (c *container) handOver() (state containerState, err error) {
 	state.record = c.record()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	state.Kills = c.oom.seen
+	state.Kills, state.PidFD = c.oom.seen, -1
+	if c.runtime.PidFD != nil {
+		if state.PidFD, err = sys.KeepOnExec(c.runtime.PidFD, true); err != nil {
+			return state, err
+		}
+	}
 	if state.Streams, err = c.streams.Pass(); err != nil {
 		return state, err
 	}
@@ -230,7 +236,7 @@ func (h *handover) release() {
 		fds = append(fds, s.FD)
 	}
 	for _, t := range h.Tasks {
-		fds = append(fds, t.Streams.FDs()...)
+		fds = append(append(fds, t.PidFD), t.Streams.FDs()...)
 		for _, e := range t.Execs {
 			fds = append(fds, e.PidFD)
 			if e.Streams != nil {
@@ -278,6 +284,12 @@ func (m *Monitor) takeTask(ctx context.Context, state *containerState) error {
 		return err
 	}
 	c.runtime = loaded
+	if state.PidFD >= 0 {
+		if loaded.PidFD != nil {
+			loaded.PidFD.Close()
+		}
+		loaded.PidFD = os.NewFile(uintptr(state.PidFD), "pidfd")
+	}
 	log, err := m.openLog(c.log)
 	if err != nil {
 		m.log.Error("open log", "task", c.id, "error", err)

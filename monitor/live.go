@@ -36,6 +36,9 @@ func (m *Monitor) live(ctx context.Context) error {
 			m.mu.Unlock()
 			idle.Reset(0)
 		case <-quiet.C:
+			for _, c := range m.all() {
+				c.runtime.Trim()
+			}
 			debug.FreeOSMemory()
 		case <-idle.C:
 			if m.leave() {
@@ -84,5 +87,5 @@ func (m *Monitor) leave() bool {
 func (m *Monitor) busy() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.tasks) > 0 || len(m.deleting) > 0 || len(m.sessions) > 0 && !m.draining
+	return len(m.tasks)+len(m.reserved) > 0 || len(m.deleting) > 0 || len(m.sessions) > 0 && !m.draining
 }

@@ -72,6 +72,7 @@ type Monitor struct {
 
 	mu       sync.Mutex
 	tasks    map[string]*container
+	reserved map[string]struct{}      // ids of tasks being created
 	deleting map[string]chan struct{} // ids whose remains are being cleaned up
 	sessions map[*session]struct{}
 	watched  map[uint64]func() // by epoll token
@@ -92,6 +93,7 @@ func Run(ctx context.Context, o Options) error {
 		started:  time.Now(),
 		gate:     newGate(),
 		tasks:    make(map[string]*container),
+		reserved: make(map[string]struct{}),
 		deleting: make(map[string]chan struct{}),
 		sessions: make(map[*session]struct{}),
 		watched:  make(map[uint64]func()),

@@ -31,7 +31,7 @@ func (m *Monitor) accept() {
 		switch {
 		case err == nil:
 			m.gate.enter()
-			m.admit(conn)
+			m.welcome(conn)
 			m.gate.leave()
 		case errors.Is(err, net.ErrClosed):
 			return
@@ -41,8 +41,8 @@ func (m *Monitor) accept() {
 	}
 }
 
-// admit begins a session with a client that may speak to the monitor: root, or who runs it.
-func (m *Monitor) admit(conn *net.UnixConn) {
+// welcome begins a session with a client that may speak to the monitor: root, or who runs it.
+func (m *Monitor) welcome(conn *net.UnixConn) {
 	uid, err := peer(conn)
 	if err != nil || uid != 0 && uid != os.Geteuid() {
 		m.log.Warn("client refused", "uid", uid, "error", err)

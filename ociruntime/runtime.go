@@ -122,6 +122,16 @@ func (c *Container) Close() error {
 	return nil
 }
 
+// Trim gives back memory that a container can do without between operations: its spec is read again
+// when one needs it.
+func (c *Container) Trim() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.init == nil {
+		c.spec = nil
+	}
+}
+
 // config returns the container's spec.
 func (c *Container) config() (*specs.Spec, error) {
 	c.mu.Lock()

@@ -14,6 +14,7 @@ import (
 
 	"davit/monitor"
 	"davit/ociruntime"
+	"davit/ociruntime/initbin"
 )
 
 // monitorProcessors bounds the threads that run the monitor's code: it copies bytes and waits.
@@ -68,8 +69,11 @@ func serveMonitor(o monitor.Options, root string, systemd bool, level string, st
 		return err
 	}
 	o.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: severity}))
-	var err error
-	o.Runtime, err = ociruntime.New(ociruntime.Options{StateRoot: root, SystemdCgroup: systemd, Logger: o.Logger})
+	init, err := initbin.Open()
+	if err != nil {
+		return err
+	}
+	o.Runtime, err = ociruntime.New(ociruntime.Options{StateRoot: root, Init: init, SystemdCgroup: systemd, Logger: o.Logger})
 	if err != nil {
 		return err
 	}

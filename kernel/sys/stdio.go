@@ -15,15 +15,6 @@ func HungUp(fd uintptr) bool {
 	return err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
 }
 
-// StreamPair makes two connected, non-blocking unix stream sockets. socketpair(2).
-func StreamPair() (a, b *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	return os.NewFile(uintptr(fds[0]), "stream"), os.NewFile(uintptr(fds[1]), "stream"), nil
-}
-
 // Pipe makes a pipe whose near end is non-blocking, to be used with the Go runtime's poller, and whose
 // far end blocks, to be a program's standard stream. nearWrites says which end the near one is.
 // pipe(2).

@@ -2,6 +2,7 @@ package stdio
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -69,9 +70,15 @@ func (c *client) end() {
 // Attach connects one more client and returns its end of the stream. Streams whose process is gone are
 // an errdefs.ErrConflict.
 func (s *Streams) Attach(want Wants) (*os.File, error) {
-	near, far, err := sys.StreamPair()
+	blocking, far, err := sys.StreamPair()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make stream: %w", err)
+	}
+	defer blocking.Close()
+	near, err := sys.Pollable(blocking)
+	if err != nil {
+		far.Close()
+		return nil, fmt.Errorf("make stream: %w", err)
 	}
 	c := &client{want: want, file: near}
 	s.mu.Lock()
