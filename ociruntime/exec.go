@@ -37,7 +37,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 		return nil, err
 	}
 	defer init.Close()
-	if err := init.Send(o.ExtraFiles); err == nil {
+	if err = init.Send(o.ExtraFiles); err == nil {
 		err = init.Follow(ctx)
 	}
 	if err != nil {

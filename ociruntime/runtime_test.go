@@ -123,7 +123,7 @@ func (e *env) spec(args ...string) *specs.Spec {
 			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=67108864"}},
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: fmt.Sprintf("/davit-test/%d-%s-%d", os.Getpid(), strings.ToLower(e.t.Name()[4:min(len(e.t.Name()), 20)]), e.n),
+			CgroupsPath: fmt.Sprintf("/davit-test/%d-%s-%d", os.Getpid(), strings.ToLower(e.t.Name()[4:min(len(e.t.Name()), 9)]), e.n),
 			UIDMappings: ids, GIDMappings: ids,
 			Namespaces: []specs.LinuxNamespace{
 				{Type: "pid"}, {Type: "network"}, {Type: "mount"}, {Type: "ipc"}, {Type: "uts"}, {Type: "user"}, {Type: "cgroup"},

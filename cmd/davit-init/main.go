@@ -25,6 +25,7 @@ type process struct {
 	proc     int   // a procfs of this pid namespace, or -1
 	empty    int   // an attached empty read-only directory for Mask, or -1
 	inCwd    bool  // Chdir succeeded
+	links    int   // dangling links followed while making directories
 	program  string
 	argv     []*byte
 	env      []*byte

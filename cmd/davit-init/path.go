@@ -55,7 +55,27 @@ func (p *process) openDir(path string, mode uint32) (int, error) {
 	if err == nil && mode&0o7000 != 0 {
 		unix.Fchmodat(dir, last, mode, 0) // mkdir takes no set-id and sticky bits on every file system
 	}
-	return p.open(path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err = p.open(path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == unix.ENOENT {
+		return p.openLinked(dir, parent, last, mode)
+	}
+	return fd, err
+}
+
+// openLinked makes the directory that a link says, which was found to lead nowhere.
+func (p *process) openLinked(dir int, parent, name string, mode uint32) (int, error) {
+	if p.links++; p.links > 40 {
+		return -1, unix.ELOOP
+	}
+	says := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(dir, name, says)
+	if err != nil || n == 0 {
+		return -1, unix.ENOENT
+	}
+	if says[0] == '/' {
+		return p.openDir(string(says[:n]), mode)
+	}
+	return p.openDir(parent+"/"+string(says[:n]), mode)
 }
 
 // openTarget returns an O_PATH descriptor of a mount's target, which it makes if missing: a directory

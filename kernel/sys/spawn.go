@@ -16,7 +16,7 @@ import (
 // A program with threads, as every Go program is, can neither join a user namespace nor enter a pid
 // namespace itself. When Join is not empty there is therefore a helper between caller and process:
 //
-//	caller --clone--> helper (one thread): setns ...; clone(CLONE_PARENT, New) --> process; exit
+//	caller --clone--> helper (one thread): cgroup; setns ...; clone(CLONE_PARENT, New) --> process; exit
 //
 // and the process is the caller's child in both cases. Neither helper nor process runs Go code before
 // execve: both do a short list of system calls with prepared arguments on their copy of the caller's
@@ -165,7 +165,7 @@ type cloneArgs struct {
 }
 
 func (s *Spawn) prepare() (call *spawnCall, err error) {
-	call = &spawnCall{root: s.Root, gateOut: -1, keep: s}
+	call = &spawnCall{root: s.Root, gateOut: -1, keep: s, zero: [1]byte{'0'}}
 	defer func() {
 		if err != nil {
 			call.close()
@@ -193,11 +193,16 @@ func (s *Spawn) prepare() (call *spawnCall, err error) {
 }
 
 func (c *spawnCall) setCloneArgs(s *Spawn) {
+	first := &c.args // enters the cgroup: from inside the joined namespaces it may be out of sight
 	c.args.flags = s.New
+	if len(s.Join) > 0 {
+		c.helper = cloneArgs{flags: unix.CLONE_VFORK, exitSignal: uint64(unix.SIGCHLD)}
+		first = &c.helper
+	}
 	if s.Cgroup != nil {
 		const intoCgroup = 1 << 33 // CLONE_INTO_CGROUP
-		c.args.flags |= intoCgroup
-		c.args.cgroup = uint64(s.Cgroup.Fd())
+		first.flags |= intoCgroup
+		first.cgroup = uint64(s.Cgroup.Fd())
 	}
 	if len(s.Join) == 0 {
 		c.args.flags |= unix.CLONE_PIDFD
@@ -206,7 +211,6 @@ func (c *spawnCall) setCloneArgs(s *Spawn) {
 		return
 	}
 	c.args.flags |= unix.CLONE_PARENT // and with it the helper's exit signal
-	c.helper = cloneArgs{flags: unix.CLONE_VFORK, exitSignal: uint64(unix.SIGCHLD)}
 }
 
 // placeFiles moves every descriptor that the child uses above the numbers that it will place files at.
@@ -320,11 +324,26 @@ func (c *spawnCall) fork() (uintptr, syscall.Errno) {
 	if errno != 0 || pid != 0 {
 		return pid, errno
 	}
+	c.enterCgroups()
 	if len(c.joins) != 0 {
 		c.joinAndClone()
 	}
 	c.becomeProgram()
 	return 0, 0
+}
+
+// enterCgroups moves the process into its v1 groups. Moving oneself, and one's only thread, needs no
+// grace period of the kernel.
+//
+//go:norace
+//go:nosplit
+func (c *spawnCall) enterCgroups() {
+	for i := range c.tasks {
+		_, _, errno := syscall.RawSyscall(unix.SYS_WRITE, uintptr(c.tasks[i]), uintptr(unsafe.Pointer(&c.zero[0])), 1)
+		if errno != 0 {
+			c.die(stepCgroup, errno)
+		}
+	}
 }
 
 // joinAndClone is the helper's life; it returns in the process.
@@ -358,13 +377,6 @@ func (c *spawnCall) becomeProgram() {
 		n, _, errno := syscall.RawSyscall(unix.SYS_READ, c.gateIn, uintptr(unsafe.Pointer(&c.byte[0])), 1)
 		if n != 1 {
 			c.die(stepGate, errno)
-		}
-	}
-	for i := range c.tasks {
-		c.zero[0] = '0'
-		_, _, errno := syscall.RawSyscall(unix.SYS_WRITE, uintptr(c.tasks[i]), uintptr(unsafe.Pointer(&c.zero[0])), 1)
-		if errno != 0 {
-			c.die(stepCgroup, errno)
 		}
 	}
 	if c.root {
