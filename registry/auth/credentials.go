@@ -1,8 +1,8 @@
-// Package auth holds the client's side of registry authentication: credentials as Docker passes them
-// about, the file in which they are kept (~/.docker/config.json and its credential helpers), and the
-// two schemes by which a registry takes them, Basic and Bearer tokens.
+// Package auth holds the client's side of registry credentials: as Docker passes them about, and the file
+// in which they are kept (~/.docker/config.json and its credential helpers). How a registry takes them is
+// in package challenge.
 //
-// It imports the standard library and davit's vocabulary only, so that the command line can use it.
+// It imports no net/http, so that the command line can use it.
 package auth
 
 import (

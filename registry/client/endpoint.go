@@ -18,6 +18,7 @@ import (
 
 	"davit/oci/errdefs"
 	"davit/registry/auth"
+	"davit/registry/auth/challenge"
 )
 
 const (
@@ -37,7 +38,7 @@ type endpoint struct {
 	mirror    bool
 	userAgent string
 	http      *http.Client
-	auth      *auth.Authorizer
+	auth      *challenge.Authorizer
 
 	mu         sync.Mutex
 	candidates []*url.URL // of which the first that answers is taken
@@ -100,7 +101,7 @@ func (c *Client) endpoint(host string, insecure bool, creds auth.Credentials, ca
 	}
 	return &endpoint{
 		host: host, userAgent: c.o.UserAgent, http: client, candidates: candidates,
-		auth: auth.NewAuthorizer(client, creds, c.o.UserAgent),
+		auth: challenge.NewAuthorizer(client, creds, c.o.UserAgent),
 	}, nil
 }
 
@@ -241,7 +242,7 @@ func (e *endpoint) probe(ctx context.Context) (*url.URL, error) {
 
 // send makes one request with authentication: after a 401 it learns how, and sends it once more.
 // The request must have no body, or a GetBody.
-func (e *endpoint) send(ctx context.Context, req *http.Request, scopes []auth.Scope) (*http.Response, error) {
+func (e *endpoint) send(ctx context.Context, req *http.Request, scopes []challenge.Scope) (*http.Response, error) {
 	req.Header.Set("User-Agent", e.userAgent)
 	resp, err := e.try(ctx, req, scopes)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized || (req.Body != nil && req.GetBody == nil) {
@@ -273,7 +274,7 @@ func (e *endpoint) owns(u *url.URL) bool {
 	return false
 }
 
-func (e *endpoint) try(ctx context.Context, req *http.Request, scopes []auth.Scope) (*http.Response, error) {
+func (e *endpoint) try(ctx context.Context, req *http.Request, scopes []challenge.Scope) (*http.Response, error) {
 	if e.owns(req.URL) {
 		if err := e.auth.Apply(ctx, req, scopes); err != nil {
 			return nil, err

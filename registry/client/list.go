@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"davit/oci/errdefs"
-	"davit/registry/auth"
+	"davit/registry/auth/challenge"
 )
 
 // maxList bounds one page of tags or repositories, in bytes.
@@ -42,7 +42,7 @@ func (r *Repository) Catalog(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var repositories []string
-	err = r.pages(ctx, base.JoinPath("v2", "_catalog"), []auth.Scope{auth.CatalogScope}, func(page []byte) error {
+	err = r.pages(ctx, base.JoinPath("v2", "_catalog"), []challenge.Scope{challenge.CatalogScope}, func(page []byte) error {
 		var reply struct {
 			Repositories []string `json:"repositories"`
 		}
@@ -54,7 +54,7 @@ func (r *Repository) Catalog(ctx context.Context) ([]string, error) {
 }
 
 // pages follows a list's Link headers (distribution-spec, "Listing tags").
-func (r *Repository) pages(ctx context.Context, next *url.URL, scopes []auth.Scope, each func([]byte) error) error {
+func (r *Repository) pages(ctx context.Context, next *url.URL, scopes []challenge.Scope, each func([]byte) error) error {
 	for next != nil {
 		var page []byte
 		var link string
@@ -77,7 +77,7 @@ func (r *Repository) pages(ctx context.Context, next *url.URL, scopes []auth.Sco
 	return nil
 }
 
-func (r *Repository) page(ctx context.Context, u *url.URL, scopes []auth.Scope) ([]byte, string, error) {
+func (r *Repository) page(ctx context.Context, u *url.URL, scopes []challenge.Scope) ([]byte, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.client.o.IdleTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)

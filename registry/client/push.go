@@ -15,7 +15,7 @@ import (
 	"davit/oci"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
-	"davit/registry/auth"
+	"davit/registry/auth/challenge"
 )
 
 // Has says whether the repository itself, not a mirror, holds a blob or manifest.
@@ -52,7 +52,7 @@ func (r *Repository) Mount(ctx context.Context, desc oci.Descriptor, from ref.Re
 	err := r.retry(ctx, func() error {
 		resp, err := r.do(ctx, r.origin(), request{
 			method: http.MethodPost, path: "blobs/uploads/?" + query.Encode(),
-			scopes: append(r.pushScope(), auth.PullScope(from.Path)), accept: []int{http.StatusCreated, http.StatusAccepted},
+			scopes: append(r.pushScope(), challenge.PullScope(from.Path)), accept: []int{http.StatusCreated, http.StatusAccepted},
 		})
 		if err != nil {
 			return err

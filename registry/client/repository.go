@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"davit/oci/ref"
-	"davit/registry/auth"
+	"davit/registry/auth/challenge"
 )
 
 // Repository is one repository of a registry, as one user sees it. Methods may be called at the same
@@ -79,7 +79,7 @@ type request struct {
 	path   string // "manifests/latest"
 	header http.Header
 	accept []int // the statuses that are success
-	scopes []auth.Scope
+	scopes []challenge.Scope
 }
 
 // do makes one attempt at one endpoint. Any other status than the accepted ones is an *Error.
@@ -113,8 +113,12 @@ func checked(resp *http.Response, accept ...int) (*http.Response, error) {
 	return nil, errors.Join(refusal, resp.Body.Close())
 }
 
-func (r *Repository) pullScope() []auth.Scope { return []auth.Scope{auth.PullScope(r.name.Path)} }
-func (r *Repository) pushScope() []auth.Scope { return []auth.Scope{auth.PushScope(r.name.Path)} }
+func (r *Repository) pullScope() []challenge.Scope {
+	return []challenge.Scope{challenge.PullScope(r.name.Path)}
+}
+func (r *Repository) pushScope() []challenge.Scope {
+	return []challenge.Scope{challenge.PushScope(r.name.Path)}
+}
 
 // anyEndpoint asks mirrors and then the registry itself, and returns the last one's failure.
 func (r *Repository) anyEndpoint(ctx context.Context, try func(*endpoint) error) error {

@@ -1,4 +1,6 @@
-package auth
+// Package challenge answers a registry's demand for authentication (a 401 with WWW-Authenticate) by the
+// two schemes registries use, Basic and Bearer tokens.
+package challenge
 
 import (
 	"context"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"davit/oci/errdefs"
+	"davit/registry/auth"
 )
 
 // Authorizer puts credentials on the requests to one registry. It begins without knowing how the
@@ -24,7 +27,7 @@ import (
 // Methods may be called at the same time.
 type Authorizer struct {
 	client    *http.Client
-	creds     Credentials
+	creds     auth.Credentials
 	userAgent string
 
 	mu       sync.Mutex
@@ -46,7 +49,7 @@ const clientID = "davit"
 const tokenMargin = 5 * time.Second
 
 // NewAuthorizer returns an Authorizer that reaches token servers through client.
-func NewAuthorizer(client *http.Client, creds Credentials, userAgent string) *Authorizer {
+func NewAuthorizer(client *http.Client, creds auth.Credentials, userAgent string) *Authorizer {
 	return &Authorizer{client: client, creds: creds, userAgent: userAgent, tokens: map[string]token{}, flights: map[string]*flight{}}
 }
 
