@@ -103,6 +103,9 @@ func (x *extractor) entry(h *tar.Header) error {
 		return errdefs.Invalid("a whiteout cannot be a directory")
 	}
 	parent, err := x.dir(parentPath)
+	if errors.Is(err, errNotDirectory) && strings.HasPrefix(base, whiteoutPrefix) {
+		return nil // what it was in is no directory any more: it hides all there was
+	}
 	if err != nil {
 		return err
 	}

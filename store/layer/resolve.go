@@ -2,6 +2,7 @@ package layer
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,8 +68,11 @@ func (x *extractor) step(cur *node, name string) (*node, error) {
 	case child.kind == kindWhiteout:
 		return x.impliedOverWhiteout(cur, name)
 	}
-	return nil, errdefs.Invalid("%s is not a directory", child.path())
+	return nil, errdefs.New(errdefs.ErrInvalid, "%s: %w", child.path(), errNotDirectory)
 }
+
+// errNotDirectory says that something else is where a directory is needed.
+var errNotDirectory = errors.New("not a directory")
 
 // implied makes a directory that the archive names only as the parent of something. In an overlay it
 // lies before a directory of that name below and would hide its owner and mode; or there is a symbolic

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"davit/internal/spread"
 	"davit/internal/trash"
 	"davit/internal/turn"
 	"davit/oci"
@@ -101,10 +102,13 @@ func Open(root string, opts Options) (*Store, error) {
 }
 
 func (s *Store) init() error {
-	for _, dir := range []string{".", "sha256", "chain/sha256", "tmp"} {
+	for _, dir := range []string{".", "sha256", "chain/sha256"} {
 		if err := os.MkdirAll(filepath.Join(s.root, dir), 0o700); err != nil {
 			return err
 		}
+	}
+	if err := spread.Mkdir(filepath.Join(s.root, "tmp"), 0o700); err != nil {
+		return err
 	}
 	if err := os.Chmod(s.root, 0o700); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"davit/internal/atomicfile"
 	"davit/internal/diskusage"
 	"davit/internal/fileattr"
+	"davit/internal/spread"
 	"davit/internal/trash"
 	"davit/oci"
 	"davit/oci/errdefs"
@@ -46,7 +47,7 @@ func Open(root string, layers *layer.Store, log *slog.Logger) (*Store, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{root: root, layers: layers, snapshots: map[string]Snapshot{}}
-	if err := errors.Join(os.MkdirAll(root, 0o700), os.Chmod(root, 0o700)); err != nil {
+	if err := errors.Join(spread.Mkdir(root, 0o700), os.Chmod(root, 0o700)); err != nil {
 		return nil, fmt.Errorf("open snapshot store: %w", err)
 	}
 	if s.trash, err = trash.Open(filepath.Join(root, trashName), log); err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"davit/internal/atomicfile"
 	"davit/internal/diskusage"
+	"davit/internal/spread"
 	"davit/internal/trash"
 	"davit/internal/turn"
 	"davit/oci/errdefs"
@@ -46,7 +47,7 @@ func Open(root string, log *slog.Logger) (*Store, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{root: root, volumes: map[string]Volume{}}
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := spread.Mkdir(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open volume store: %w", err)
 	}
 	if s.trash, err = trash.Open(filepath.Join(root, ".trash"), log); err != nil {
