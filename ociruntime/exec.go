@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -41,7 +42,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 		err = init.Follow(ctx)
 	}
 	if err != nil {
-		sys.SignalPidFD(init.PidFD, sigKill)
+		sys.SignalPidFD(init.PidFD, syscall.SIGKILL)
 		_, reap := sys.Reap(init.PidFD)
 		return nil, errors.Join(err, reap, init.PidFD.Close())
 	}

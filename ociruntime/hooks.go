@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -62,7 +63,7 @@ func (c *Container) runPoststart(ctx context.Context) error {
 		return err
 	}
 	if err := runHooks(ctx, "poststart", spec.Hooks.Poststart, c.stateFor(specs.StateRunning)); err != nil {
-		return errors.Join(err, c.Kill(ctx, sigKill, false))
+		return errors.Join(err, c.Kill(ctx, syscall.SIGKILL, false))
 	}
 	return nil
 }

@@ -83,6 +83,22 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
+func TestSeccompFilterIsLoaded(t *testing.T) {
+	e := newEnv(t)
+	for _, noNewPrivs := range []bool{false, true} {
+		s := e.spec("sh", "-c", "grep ^Seccomp: /proc/self/status; mkdir /tmp/x; mount -t tmpfs x /tmp/x")
+		s.Process.NoNewPrivileges = noNewPrivs
+		if out, _ := e.run(s); !strings.HasPrefix(out, "Seccomp:\t2\n") || !strings.Contains(out, "denied") && !strings.Contains(out, "not permitted") {
+			t.Errorf("no_new_privs %v: got %q", noNewPrivs, out)
+		}
+		e.n++
+	}
+	c := e.sleeper()
+	if out, _ := e.exec(c, &specs.Process{Args: []string{"/bin/grep", "^Seccomp:", "/proc/self/status"}, Cwd: "/"}); out != "Seccomp:\t2\n" {
+		t.Errorf("exec: got %q", out)
+	}
+}
+
 func TestMaskedAndReadOnlyPaths(t *testing.T) {
 	e := newEnv(t)
 	got := e.sh(`cat /proc/keys /proc/timer_list | wc -c; ls /proc/acpi /sys/firmware

@@ -11,6 +11,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"davit/kernel/cap"
+	"davit/kernel/seccomp"
 	"davit/kernel/sys"
 	"davit/oci/rootfs"
 	"davit/ociruntime"
@@ -96,14 +98,15 @@ func newEnv(t testing.TB) *env {
 
 const hostBase = 1 << 20
 
-var defaultCaps = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
-	"CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-}
+var defaultCaps = cap.Default()
 
 // spec is what the engine would ask for by default: all namespaces, default mounts and capabilities.
 func (e *env) spec(args ...string) *specs.Spec {
 	e.n++
+	profile, err := seccomp.Default(defaultCaps)
+	if err != nil {
+		e.t.Fatal(err)
+	}
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: hostBase, Size: 65536}}
 	return &specs.Spec{
 		Version: specs.Version,
@@ -133,6 +136,7 @@ func (e *env) spec(args ...string) *specs.Spec {
 				"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/sys/devices/virtual/powercap", "/sys/firmware",
 			},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			Seccomp:       profile,
 			Sysctl:        map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"},
 		},
 	}

@@ -1,18 +1,25 @@
 package ociruntime
 
 import (
-	"errors"
-	"syscall"
+	"fmt"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"davit/kernel/seccomp"
+	"davit/oci/errdefs"
 )
 
-const sigKill = syscall.SIGKILL
-
 // compileFilter compiles a container's seccomp profile; nil means none.
-func compileFilter(profile *specs.LinuxSeccomp) (filter, error) {
+func compileFilter(profile *specs.LinuxSeccomp) (seccomp.Program, error) {
 	if profile == nil {
-		return filter{}, nil
+		return seccomp.Program{}, nil
 	}
-	return filter{}, errors.New("seccomp profiles are not supported by this build")
+	p, err := seccomp.Compile(profile)
+	if err != nil {
+		return p, fmt.Errorf("compile seccomp profile: %w", err)
+	}
+	if p.Notify && profile.ListenerPath == "" {
+		return p, errdefs.Invalid("the seccomp profile notifies a listener but names none")
+	}
+	return p, nil
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"davit/kernel/mount"
+	"davit/kernel/seccomp"
 	"davit/kernel/sys"
 	"davit/oci/errdefs"
 	"davit/oci/rootfs"
@@ -103,15 +104,9 @@ func applyLimits(pid int, limits []plan.Limit) error {
 }
 
 // facts are the host's, with a seccomp filter.
-func (r *Runtime) facts(f filter) plan.Facts {
+func (r *Runtime) facts(f seccomp.Program) plan.Facts {
 	return plan.Facts{
 		Bounding: r.host.bounding, RaiseLimits: r.host.raiseLimits, HardLimits: r.host.hardLimits,
-		Filter: f.code, FilterFlags: f.flags,
+		Filter: f.Filter, FilterFlags: f.Flags, Notify: f.Notify,
 	}
-}
-
-// filter is a compiled seccomp filter.
-type filter struct {
-	code  []byte
-	flags uint64
 }

@@ -151,6 +151,8 @@ func (p *process) settle(s *step.Step) (err error) {
 }
 
 // resetSignals gives all signals their default action and lets them through.
+//
+//go:nosplit
 func resetSignals() {
 	var action [4]uint64 // struct sigaction of all zeros is SIG_DFL
 	for signal := uintptr(1); signal <= 64; signal++ {

@@ -8,9 +8,14 @@ import (
 )
 
 // runAsChild executes the program in a child and stays: as process 1 it reaps what is orphaned, passes
-// signals on, and ends as the program ends. All signals are blocked in every thread since the start,
-// so they wait here to be fetched.
+// signals on, and ends as the program ends. Signals are blocked in every thread, so they wait here to be
+// fetched: the Go runtime has unblocked some in its own.
 func (p *process) runAsChild() error {
+	all := ^uint64(0)
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0)
+	if errno != 0 {
+		return detail("block signals", errno)
+	}
 	child, err := p.fork()
 	if err != nil {
 		return err
@@ -58,6 +63,7 @@ func (p *process) fork() (int, error) {
 	return int(pid), nil
 }
 
+//go:nosplit
 func (p *process) executeAsChild(path *byte, outcome uintptr) {
 	unix.RawSyscall(unix.SYS_SETPGID, 0, 0, 0)
 	var self int32

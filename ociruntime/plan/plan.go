@@ -19,6 +19,7 @@ type Facts struct {
 	Foreign     uint64         // kinds of namespace that are not owned by the container's user namespace
 	Filter      []byte         // the compiled seccomp filter: struct sock_filter array; nil for none
 	FilterFlags uint64         // seccomp(2) flags to load it with
+	Notify      bool           // the filter asks a listener
 	AttachAt    string         // host directory to attach the root file system at
 	NoPivot     bool           // change the root by chroot
 	ExtraFiles  int            // descriptors from 3 that the program gets

@@ -9,6 +9,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"davit/kernel/cap"
 	"davit/oci/errdefs"
 	"davit/ociruntime/step"
 )
@@ -119,7 +120,8 @@ func (b *builder) identity() error {
 	b.add(step.Step{Op: step.Bounding, Words: []uint64{sets.bounding}})
 	if p.NoNewPrivileges {
 		b.add(step.Step{Op: step.NoNewPrivs})
-	} else {
+	}
+	if !b.lateFilter() {
 		b.filter()
 	}
 	b.add(userStep(p.User),
@@ -144,11 +146,21 @@ func userStep(u specs.User) step.Step {
 	return step.Step{Op: step.User, Words: words}
 }
 
+// lateFilter reports whether the filter is loaded right before the program: when no_new_privs makes that
+// possible, and no listener has to be handed to a runtime that may be gone by then.
+func (b *builder) lateFilter() bool { return b.spec.Process.NoNewPrivileges && !b.facts.Notify }
+
 // filter plans the seccomp filter, if there is one.
 func (b *builder) filter() {
-	if len(b.facts.Filter) > 0 {
-		b.add(step.Step{Op: step.Seccomp, Data: b.facts.Filter, Words: []uint64{b.facts.FilterFlags}})
+	if len(b.facts.Filter) == 0 {
+		return
 	}
+	flags := b.facts.FilterFlags
+	if b.facts.Notify {
+		const newListener = 1 << 3 // SECCOMP_FILTER_FLAG_NEW_LISTENER
+		flags |= newListener
+	}
+	b.add(step.Step{Op: step.Seccomp, Data: b.facts.Filter, Words: []uint64{flags}})
 }
 
 // program parks before the user's program and then executes it.
@@ -170,7 +182,7 @@ func (b *builder) execProgram() {
 		Op: step.Settle, List: p.Args, Env: p.Env, File: first,
 		Words: []uint64{uint64(b.facts.ExtraFiles)},
 	})
-	if p.NoNewPrivileges {
+	if b.lateFilter() {
 		b.filter()
 	}
 	op := step.Run
@@ -299,22 +311,9 @@ func (b *builder) capabilities() (sets, error) {
 	return s, nil
 }
 
-var capabilityNumbers = func() map[string]uint {
-	names := strings.Fields(`CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
-		LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
-		SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE
-		AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON
-		BPF CHECKPOINT_RESTORE`)
-	numbers := make(map[string]uint, len(names))
-	for i, name := range names {
-		numbers["CAP_"+name] = uint(i)
-	}
-	return numbers
-}()
-
 func capabilityMask(names []string) (mask uint64, unknown []string) {
 	for _, name := range names {
-		number, ok := capabilityNumbers[strings.ToUpper(name)]
+		number, ok := cap.Number(name)
 		if !ok {
 			unknown = append(unknown, name)
 			continue
@@ -326,11 +325,10 @@ func capabilityMask(names []string) (mask uint64, unknown []string) {
 
 func capabilityNames(mask uint64) string {
 	var names []string
-	for name, number := range capabilityNumbers {
+	for number := range 64 {
 		if mask&(1<<number) != 0 {
-			names = append(names, name)
+			names = append(names, cap.Name(number))
 		}
 	}
-	slices.Sort(names)
 	return strings.Join(names, " ")
 }
