@@ -7,15 +7,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The Go runtime's side of package os/signal, which itself would bring package os along.
+
+//go:linkname signalEnable os/signal.signal_enable
+func signalEnable(signal uint32)
+
+//go:linkname signalReceive os/signal.signal_recv
+func signalReceive() uint32
+
 // runAsChild executes the program in a child and stays: as process 1 it reaps what is orphaned, passes
-// signals on, and ends as the program ends. Signals are blocked in every thread, so they wait here to be
-// fetched: the Go runtime has unblocked some in its own.
+// signals on, and ends as the program ends.
 func (p *process) runAsChild() error {
-	all := ^uint64(0)
-	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), 0, 8, 0, 0)
-	if errno != 0 {
-		return detail("block signals", errno)
-	}
+	signals := make(chan syscall.Signal, 64)
+	go fetchSignals(signals)
+	<-signals // they are fetched from here on
 	child, err := p.fork()
 	if err != nil {
 		return err
@@ -24,15 +29,28 @@ func (p *process) runAsChild() error {
 	if err := unix.CloseRange(0, ^uint(0)>>33, 0); err != nil {
 		return err
 	}
-	for {
-		signal, err := nextSignal()
-		switch {
-		case err != nil:
-		case signal == unix.SIGCHLD:
+	reap(child) // it may have ended already
+	for signal := range signals {
+		if signal == unix.SIGCHLD {
 			reap(child)
-		case signal != unix.SIGURG: // the Go runtime's own
+		} else {
 			unix.Kill(child, signal)
 		}
+	}
+	return nil
+}
+
+// fetchSignals sends every signal that can be caught, after a first 0 that says that it has begun.
+// SIGURG is the Go runtime's own.
+func fetchSignals(to chan<- syscall.Signal) {
+	for signal := uint32(1); signal <= 64; signal++ {
+		if syscall.Signal(signal) != unix.SIGURG {
+			signalEnable(signal)
+		}
+	}
+	to <- 0
+	for {
+		to <- syscall.Signal(signalReceive())
 	}
 }
 
@@ -78,16 +96,6 @@ func (p *process) executeAsChild(path *byte, outcome uintptr) {
 	for {
 		unix.RawSyscall(unix.SYS_EXIT_GROUP, 127, 0, 0)
 	}
-}
-
-// nextSignal waits for any signal.
-func nextSignal() (syscall.Signal, error) {
-	all := ^uint64(0)
-	signal, _, errno := unix.Syscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&all)), 0, 0, 8, 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return syscall.Signal(signal), nil
 }
 
 // reap collects every process that has ended and ends with the program's status when it is among them.
