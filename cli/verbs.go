@@ -18,5 +18,6 @@ var groups = []struct{ id, title string }{
 
 // verbs are the top-level commands. A group ("davit container ls") holds the same commands again.
 var verbs = []verb{
+	{"pull", "image", (*app).pullCommand},
 	{"registry", "manage", (*app).registryCommand},
 }

@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"encoding/json"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"davit/oci/errdefs"
+)
+
+// addPlatform adds --platform, by default what the environment says.
+func addPlatform(cmd *cobra.Command, platform *string) {
+	cmd.Flags().StringVar(platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Platform in the form os[/arch[/variant]]")
+}
+
+// addIgnored accepts the flag of Docker's notary, which scripts still pass and which nothing needs.
+func addIgnored(cmd *cobra.Command) {
+	cmd.Flags().Bool("disable-content-trust", true, "Skip image verification (accepted, without effect)")
+	_ = cmd.Flags().MarkHidden("disable-content-trust") // fails for an unknown flag only
+}
+
+// setIf sets a query parameter that is not empty.
+func setIf(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
+// setTrue sets a query parameter that is true.
+func setTrue(query url.Values, name string, value bool) {
+	if value {
+		query.Set(name, "1")
+	}
+}
+
+// filterQuery turns --filter key=value flags into the API's parameter. Without any it is empty.
+func filterQuery(filters []string) (url.Values, error) {
+	query := url.Values{}
+	if len(filters) == 0 {
+		return query, nil
+	}
+	set := map[string]map[string]bool{}
+	for _, filter := range filters {
+		key, value, ok := strings.Cut(filter, "=")
+		key = strings.ToLower(strings.TrimSpace(key))
+		if !ok || key == "" {
+			return nil, errdefs.Invalid("invalid argument %q for \"-f, --filter\" flag: bad format of filter (expected name=value)", filter)
+		}
+		if set[key] == nil {
+			set[key] = map[string]bool{}
+		}
+		set[key][strings.TrimSpace(value)] = true
+	}
+	encoded, err := json.Marshal(set)
+	if err != nil {
+		return nil, err
+	}
+	query.Set("filters", string(encoded))
+	return query, nil
+}
+
+// pairs turns key=value words into a map; a word without "=" has the empty value.
+func pairs(words []string) map[string]string {
+	if len(words) == 0 {
+		return nil
+	}
+	all := make(map[string]string, len(words))
+	for _, word := range words {
+		key, value, _ := strings.Cut(word, "=")
+		all[key] = value
+	}
+	return all
+}
