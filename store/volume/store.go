@@ -66,7 +66,7 @@ func (s *Store) load(log *slog.Logger) error {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".new-") {
+		if _, statErr := os.Lstat(s.removed(e.Name())); statErr == nil || strings.HasPrefix(e.Name(), ".new-") {
 			err = errors.Join(err, s.trash.Put(filepath.Join(s.root, e.Name())))
 			continue
 		}
@@ -92,7 +92,8 @@ func (s *Store) read(name string) (Volume, error) {
 	return v, err
 }
 
-func (s *Store) data(name string) string { return filepath.Join(s.root, name, "_data") }
+func (s *Store) data(name string) string    { return filepath.Join(s.root, name, "_data") }
+func (s *Store) removed(name string) string { return filepath.Join(s.root, name, "_removed") }
 
 // Close waits, at most until ctx ends, for deletions under way; the next Open takes up the rest.
 func (s *Store) Close(ctx context.Context) error { return s.trash.Close(ctx) }
@@ -236,11 +237,15 @@ func (s *Store) Remove(ctx context.Context, name string, usedBy []string) error 
 	return s.drop(name)
 }
 
-// drop takes a volume's name and files away; the caller has the lock.
+// drop takes a volume's name and files away; the caller has the lock. What is mounted on a volume would
+// be deleted with it: the kernel refuses to rename a mount point itself, but not a directory above one.
 func (s *Store) drop(name string) error {
-	err := s.trash.Put(filepath.Join(s.root, name))
+	err := os.Rename(s.data(name), s.removed(name))
 	if errors.Is(err, syscall.EBUSY) {
-		return errdefs.As(errdefs.ErrConflict, fmt.Errorf("remove %s: it is still mounted: %w", name, err))
+		return errdefs.As(errdefs.ErrConflict, fmt.Errorf("remove %s: volume is still mounted: %w", name, err))
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = s.trash.Put(filepath.Join(s.root, name))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove %s: %w", name, err)

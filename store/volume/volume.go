@@ -3,6 +3,7 @@
 //	<root>/<name>/_data/         what containers see
 //	<root>/<name>/volume.json    labels, options, time of creation
 //	<root>/<name>/copying        there while CopyUp is at work; what a crash left is copied anew
+//	<root>/<name>/_removed/      _data of a volume that is being removed
 //	<root>/.new-<random>/        a volume being made
 //	<root>/.trash/               volumes being deleted
 //
