@@ -34,8 +34,9 @@ type Entry struct {
 	GID     int
 	Size    int64 // of a regular file, in bytes
 	ModTime time.Time
-	Link    string // target of a symbolic link
-	Major   uint32 // of a device
+	Changed time.Time // change of the inode; zero if unknown
+	Link    string    // target of a symbolic link
+	Major   uint32    // of a device
 	Minor   uint32
 	Xattrs  map[string]string // without those of overlayfs
 	File    FileID            // equal in two entries that are hard links of each other; zero if unknown
