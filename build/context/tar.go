@@ -70,7 +70,7 @@ func (t *Tar) fill(r *tar.Reader) error {
 		if err != nil {
 			return err
 		}
-		n := &node{entry: entryOf(name, h), offset: end}
+		n := &node{entry: tree.TarEntry(name, h), offset: end}
 		n.entry.File = tree.FileID{Dev: 1, Ino: inode}
 		if h.Typeflag == tar.TypeLink {
 			if n, err = t.hardLink(name, h.Linkname); err != nil {
@@ -145,28 +145,6 @@ func (t *Tar) add(n *node) error {
 	t.nodes[name] = n
 	return nil
 }
-
-func entryOf(name string, h *tar.Header) tree.Entry {
-	e := tree.Entry{
-		Path: name, Mode: h.FileInfo().Mode(), UID: h.Uid, GID: h.Gid, ModTime: h.ModTime,
-		Major: uint32(h.Devmajor), Minor: uint32(h.Devminor),
-	}
-	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
-		e.Size = h.Size
-	case tar.TypeSymlink:
-		e.Link = h.Linkname
-	}
-	if value, ok := h.PAXRecords[paxXattr+capability]; ok {
-		e.Xattrs = map[string]string{capability: value}
-	}
-	return e
-}
-
-const (
-	paxXattr   = "SCHILY.xattr."
-	capability = "security.capability"
-)
 
 // Close frees the archive. Readers that are open then fail.
 func (t *Tar) Close() error { return t.spool.Close() }

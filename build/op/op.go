@@ -13,7 +13,7 @@ import (
 // Layers makes and keeps layers. The engine gives the one of its stores.
 type Layers interface {
 	// Prepare makes a writable snapshot over layers, lowest first, named by an unused key. Its Upper
-	// directory is there and has the metadata of the root directory below.
+	// directory is there, empty, and has the metadata of the root directory below.
 	Prepare(ctx context.Context, key string, layers []oci.DiffID) (rootfs.Rootfs, error)
 	// Commit turns the snapshot's upper directory into a layer, without copying it; the key is free
 	// again afterwards.
@@ -24,6 +24,10 @@ type Layers interface {
 	// devices 0/0, opaque directories have the xattr trusted.overlay.opaque=y). They never change. A
 	// layer that is not here is errdefs.ErrNotFound.
 	Dirs(ctx context.Context, layers []oci.DiffID) ([]string, error)
+	// Size returns the bytes of the files in the topmost of layers.
+	Size(ctx context.Context, layers []oci.DiffID) (int64, error)
+	// Lease keeps every layer that is made or asked for from now on until release is called.
+	Lease() (release func())
 }
 
 // Runner runs the process of a RUN step in a container and waits for its end. The container has the

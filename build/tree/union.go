@@ -130,7 +130,7 @@ func (u *Union) Lstat(name string) (Entry, error) {
 	if err != nil {
 		return Entry{}, notFound("lstat", name, err)
 	}
-	return HostEntry(name, real, keepLayerXattr)
+	return LayerEntry(name, real)
 }
 
 // ReadDir implements Tree.
@@ -173,9 +173,9 @@ func (u *Union) Open(name string) (io.ReadCloser, error) {
 	return os.OpenFile(real, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 }
 
-// HostEntry describes the host's file real as the entry name, with the extended attributes that keep
-// admits. The caller knows that real's directory is no symbolic link of someone else's.
-func HostEntry(name, real string, keep func(xattr string) bool) (Entry, error) {
+// LayerEntry describes the file real of a layer directory as the entry name. No element of real's
+// directory is a symbolic link that the layer brought.
+func LayerEntry(name, real string) (Entry, error) {
 	info, err := os.Lstat(real)
 	if err != nil {
 		return Entry{}, err
@@ -185,7 +185,7 @@ func HostEntry(name, real string, keep func(xattr string) bool) (Entry, error) {
 	case e.Mode.Type() == fs.ModeSymlink:
 		e.Link, err = os.Readlink(real)
 	case e.Mode.IsRegular() || e.IsDir():
-		e.Xattrs, err = readXattrs(real, keep)
+		e.Xattrs, err = readXattrs(real, keepLayerXattr)
 	}
 	return e, err
 }

@@ -1,0 +1,230 @@
+package op
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"davit/build/plan"
+	"davit/build/tree"
+	"davit/oci/errdefs"
+)
+
+// mountLocks are held by steps that use a cache mount alone.
+type mountLocks struct {
+	mu   sync.Mutex
+	held map[string]chan struct{} // closed when the holder is done
+}
+
+// try takes the lock name, or returns a channel that tells when to try again.
+func (l *mountLocks) try(name string) (release func() error, busy <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if held, ok := l.held[name]; ok {
+		return nil, held
+	}
+	done := make(chan struct{})
+	l.held[name] = done
+	return func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.held, name)
+		close(done)
+		return nil
+	}, nil
+}
+
+// mount adds one mount of the step to the container.
+func (j *runJob) mount(ctx context.Context, m plan.Mount, from tree.Tree) error {
+	switch m.Type {
+	case "bind":
+		return j.mountBind(m, from)
+	case "cache":
+		return j.mountCache(ctx, m, from)
+	case "tmpfs":
+		j.spec.Mounts = append(j.spec.Mounts, Mount{Type: MountTmpfs, Target: m.Target, Size: m.Size})
+		return nil
+	case "secret":
+		return j.mountSecret(ctx, m)
+	case "ssh":
+		if m.Required {
+			return errdefs.NotImplemented("RUN --mount=type=ssh: no agent is forwarded to this build")
+		}
+		return nil
+	}
+	return errdefs.Invalid("unsupported mount type %q", m.Type)
+}
+
+// mountBind shows files of the context, a stage or an image. A directory that one layer alone holds is
+// mounted as it is; anything else, and what the step may write to, is copied first, and the copy is
+// thrown away after the step.
+func (j *runJob) mountBind(m plan.Mount, from tree.Tree) error {
+	e, err := tree.Stat(from, tree.Clean(bindSource(m)))
+	if err != nil {
+		return missing("RUN --mount", bindSource(m))
+	}
+	if union, ok := from.(*tree.Union); ok && m.ReadOnly {
+		if real, whole, err := union.Real(e.Path); err == nil && whole {
+			j.bind(real, m.Target, true)
+			return nil
+		}
+	}
+	dir, err := j.copyOut(from, e)
+	if err != nil {
+		return err
+	}
+	j.bind(filepath.Join(dir, "source"), m.Target, m.ReadOnly)
+	return nil
+}
+
+// copyOut copies an entry with everything below it to "source" in a temporary directory.
+func (j *runJob) copyOut(from tree.Tree, e tree.Entry) (string, error) {
+	dir, err := os.MkdirTemp(j.TempDir(), "mount-")
+	if err != nil {
+		return "", err
+	}
+	j.undo = append(j.undo, func() error { return os.RemoveAll(dir) })
+	return dir, fillDraft(dir, nil, func(d *draft) error { return copyTree(d, from, e, "source") })
+}
+
+// copyTree copies an entry into the root of the draft under a new name. Files of a context become
+// root's.
+func copyTree(d *draft, from tree.Tree, e tree.Entry, name string) error {
+	_, own := from.(*tree.Union)
+	s := source{tree: from, entry: e, name: name, contents: e.IsDir(), under: ".", own: own}
+	p := &placement{dest: name}
+	if !e.IsDir() {
+		return p.placeFile(d, s)
+	}
+	at, err := d.enter(d.root(), name, owner{})
+	if err != nil {
+		return err
+	}
+	if e.Path != "." {
+		if err := d.describe(at.real, p.entry(s, e)); err != nil {
+			return err
+		}
+	}
+	return p.fill(d, s, at)
+}
+
+// mountCache mounts a directory that stays from build to build.
+func (j *runJob) mountCache(ctx context.Context, m plan.Mount, from tree.Tree) error {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q", m.ID, fromName(m.From), m.Source))
+	name := hex.EncodeToString(sum[:16])
+	for n := 1; m.Sharing != "shared"; n++ {
+		release, busy := j.mounts.try(name)
+		if release != nil {
+			j.undo = append(j.undo, release)
+			break
+		}
+		if m.Sharing == "private" {
+			name = fmt.Sprintf("%s-%d", hex.EncodeToString(sum[:16]), n)
+			continue
+		}
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	dir := filepath.Join(j.Root, "cache-mounts", name)
+	if err := j.makeCache(dir, m, from); err != nil {
+		return err
+	}
+	j.bind(filepath.Join(dir, "source"), m.Target, m.ReadOnly)
+	return nil
+}
+
+func fromName(r plan.Ref) string {
+	if r.Stage != nil {
+		return "stage " + r.Stage.Title()
+	}
+	return r.Image
+}
+
+// makeCache makes the directory of a cache mount, with its first content, if it is not there.
+func (j *runJob) makeCache(dir string, m plan.Mount, from tree.Tree) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	fresh, err := os.MkdirTemp(j.TempDir(), "cache-")
+	if err != nil {
+		return err
+	}
+	err = fillDraft(fresh, nil, func(d *draft) error { return startCache(d, m, from) })
+	if err == nil {
+		if err = os.Rename(fresh, dir); errors.Is(err, os.ErrExist) {
+			err = nil // another step was quicker
+		}
+	}
+	return errors.Join(err, os.RemoveAll(fresh))
+}
+
+func startCache(d *draft, m plan.Mount, from tree.Tree) error {
+	if from != nil && !m.From.IsZero() {
+		e, err := tree.Stat(from, tree.Clean(bindSource(m)))
+		if err != nil {
+			return missing("RUN --mount", bindSource(m))
+		}
+		return copyTree(d, from, e, "source")
+	}
+	e := tree.Entry{Mode: os.ModeDir | 0o755}
+	if m.Mode != nil {
+		e.Mode = withBits(os.ModeDir, uint32(*m.Mode))
+	}
+	e.UID, e.GID = ids(m)
+	_, err := d.putDirectory(d.root(), "source", e)
+	return err
+}
+
+func ids(m plan.Mount) (uid, gid int) {
+	if m.UID != nil {
+		uid = int(*m.UID)
+	}
+	if m.GID != nil {
+		gid = int(*m.GID)
+	}
+	return uid, gid
+}
+
+// mountSecret gives the step a secret as a file in memory, or in a variable.
+func (j *runJob) mountSecret(ctx context.Context, m plan.Mount) error {
+	var content []byte
+	err := error(errdefs.NotFound("no secrets were given"))
+	if j.run.Secrets != nil {
+		content, err = j.run.Secrets(ctx, m.ID)
+	}
+	if errors.Is(err, errdefs.ErrNotFound) && !m.Required {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("secret %s: %w", m.ID, err)
+	}
+	if m.Env != "" {
+		j.spec.Env = append(j.spec.Env, m.Env+"="+string(content))
+	}
+	if m.Target == "" {
+		return nil
+	}
+	real := filepath.Join(j.RunRoot, "secret-"+newID())
+	j.undo = append(j.undo, func() error { return os.Remove(real) })
+	if err := os.WriteFile(real, content, 0o400); err != nil {
+		return err
+	}
+	mode := os.FileMode(0o400)
+	if m.Mode != nil {
+		mode = withBits(0, uint32(*m.Mode))
+	}
+	uid, gid := ids(m)
+	if err := errors.Join(os.Chown(real, uid, gid), os.Chmod(real, mode)); err != nil {
+		return err
+	}
+	j.bind(real, m.Target, true)
+	return nil
+}
