@@ -14,7 +14,9 @@ package build
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"davit/build/cache"
@@ -41,7 +43,7 @@ type Images interface {
 	Has(ctx context.Context, id oci.Digest) bool
 	// Put keeps an image and returns its ID, the digest of its configuration.
 	Put(ctx context.Context, config oci.Image) (oci.Digest, error)
-	// Tag gives an image a name.
+	// Tag gives an image a name; one that it has already costs no write.
 	Tag(ctx context.Context, id oci.Digest, name string) error
 }
 
@@ -87,13 +89,24 @@ type Request struct {
 	Auth           any               // handed to Images.Base untouched
 }
 
+// Result is a finished build.
+type Result struct {
+	ID    oci.Digest // of the image
+	Image oci.Image
+	Tags  []string // Request.Tags, in their familiar form
+}
+
 // Options are what a Builder works with.
 type Options struct {
-	Root   string // a directory of its own: contexts, cache mounts, file digests
-	Images Images
-	Layers Layers
-	Runner Runner
-	Cache  *cache.Cache
-	Log    *slog.Logger
-	Now    func() time.Time // time.Now
+	Root       string // a directory of its own, durable: contexts, cache mounts
+	RunRoot    string // a directory of its own, in memory: secrets
+	Images     Images
+	Layers     Layers
+	Runner     Runner
+	Cache      *cache.Cache
+	HTTP       *http.Client                           // of ADD and remote contexts
+	Decompress func(io.Reader) (io.ReadCloser, error) // any compression, recognised by its first bytes
+	Log        *slog.Logger
+	Now        func() time.Time
+	Parallel   int // steps at a time; 0: twice the CPUs
 }

@@ -8,36 +8,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"davit/build/plan"
 	"davit/build/tree"
 	"davit/oci/errdefs"
 )
-
-// mountLocks are held by steps that use a cache mount alone.
-type mountLocks struct {
-	mu   sync.Mutex
-	held map[string]chan struct{} // closed when the holder is done
-}
-
-// try takes the lock name, or returns a channel that tells when to try again.
-func (l *mountLocks) try(name string) (release func() error, busy <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if held, ok := l.held[name]; ok {
-		return nil, held
-	}
-	done := make(chan struct{})
-	l.held[name] = done
-	return func() error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.held, name)
-		close(done)
-		return nil
-	}, nil
-}
 
 // mount adds one mount of the step to the container.
 func (j *runJob) mount(ctx context.Context, m plan.Mount, from tree.Tree) error {
@@ -117,21 +92,9 @@ func copyTree(d *draft, from tree.Tree, e tree.Entry, name string) error {
 func (j *runJob) mountCache(ctx context.Context, m plan.Mount, from tree.Tree) error {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q", m.ID, fromName(m.From), m.Source))
 	name := hex.EncodeToString(sum[:16])
-	for n := 1; m.Sharing != "shared"; n++ {
-		release, busy := j.mounts.try(name)
-		if release != nil {
-			j.undo = append(j.undo, release)
-			break
-		}
-		if m.Sharing == "private" {
-			name = fmt.Sprintf("%s-%d", hex.EncodeToString(sum[:16]), n)
-			continue
-		}
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	name, err := j.holdCache(ctx, name, m.Sharing)
+	if err != nil {
+		return err
 	}
 	dir := filepath.Join(j.Root, "cache-mounts", name)
 	if err := j.makeCache(dir, m, from); err != nil {
@@ -139,6 +102,31 @@ func (j *runJob) mountCache(ctx context.Context, m plan.Mount, from tree.Tree) e
 	}
 	j.bind(filepath.Join(dir, "source"), m.Target, m.ReadOnly)
 	return nil
+}
+
+// holdCache keeps other steps from a cache mount that is not shared: they wait, or, if it is private,
+// take the next one with a number.
+func (j *runJob) holdCache(ctx context.Context, name, sharing string) (string, error) {
+	if sharing == "shared" {
+		return name, nil
+	}
+	var release func()
+	if sharing == "private" {
+		first := name
+		for n := 1; ; n++ {
+			if release, _ = j.mounts.Try(name); release != nil {
+				break
+			}
+			name = fmt.Sprintf("%s-%d", first, n)
+		}
+	} else {
+		var err error
+		if release, err = j.mounts.Lock(ctx, name); err != nil {
+			return "", err
+		}
+	}
+	j.undo = append(j.undo, func() error { release(); return nil })
+	return name, nil
 }
 
 func fromName(r plan.Ref) string {

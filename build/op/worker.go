@@ -29,7 +29,7 @@ type Options struct {
 // Worker carries out steps. Its methods are safe for concurrent use.
 type Worker struct {
 	Options
-	mounts mountLocks
+	mounts Locks // of cache mounts
 }
 
 // NewWorker returns a Worker, and makes its directories:
@@ -45,7 +45,7 @@ func NewWorker(o Options) (*Worker, error) {
 			return nil, err
 		}
 	}
-	return &Worker{Options: o, mounts: mountLocks{held: map[string]chan struct{}{}}}, nil
+	return &Worker{Options: o}, nil
 }
 
 // TempDir is where files may lie while a build runs.
