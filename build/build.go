@@ -35,6 +35,12 @@ type (
 	Ulimit  = op.Ulimit
 )
 
+// The kinds of a Mount.
+const (
+	MountBind  = op.MountBind
+	MountTmpfs = op.MountTmpfs
+)
+
 // Images finds base images and keeps built ones.
 type Images interface {
 	// Base returns the image of a FROM or --from, from the registry if it is not here.
