@@ -150,7 +150,25 @@ func (c *Controller) materialize() error {
 			return err
 		}
 	}
-	return c.rules.Apply(nets, c.book.mappings())
+	if err := c.rules.Apply(nets, c.book.mappings()); err != nil {
+		return err
+	}
+	c.coexist()
+	return nil
+}
+
+// coexist adapts to other firewalls of the host. What fails there is theirs, and stops nothing here.
+func (c *Controller) coexist() {
+	others, err := c.rules.Coexist()
+	if err != nil {
+		c.log.Warn("adapt to the host's firewall", "error", err)
+	}
+	if others.Firewalld {
+		c.log.Warn("firewalld is active: it decides whether containers reach the outside; give the bridges a zone, for instance trusted")
+	}
+	if others.UFW {
+		c.log.Info("ufw is active: published ports are open from outside where ufw allows routing to them")
+	}
 }
 
 // route makes the host a router. When it was none, the rules keep it one for containers alone.

@@ -197,7 +197,11 @@ func (c *Controller) establish(n Network) (err error) {
 	if err := c.route(n.EnableV6); err != nil {
 		return err
 	}
-	return c.rules.AddNet(n.rules())
+	if err := c.rules.AddNet(n.rules()); err != nil {
+		return err
+	}
+	c.coexist()
+	return nil
 }
 
 // record enters a network in the book and in the database.
@@ -219,6 +223,7 @@ func (c *Controller) erase(n Network) error {
 	var errs []error
 	if n.Driver == DriverBridge {
 		errs = append(errs, c.rules.RemoveNet(n.Bridge), c.devices.Delete(n.Bridge))
+		c.coexist()
 	}
 	return errors.Join(append(errs, deleteNetwork(c.opts.DB, n.ID))...)
 }

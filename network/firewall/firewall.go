@@ -22,7 +22,7 @@
 // What ::1 cannot do: the kernel routes no loopback source out of IPv6 devices, so a port published on
 // [::] is reached from the host by any of its other addresses, not by ::1.
 //
-// A drop in another table is final; an accept here does not undo it. See Foreign.
+// A drop in another table is final; an accept here does not undo it. See Others.
 package firewall
 
 import (
@@ -197,12 +197,13 @@ func (f *Firewall) Unpublish(ports []Mapping) error {
 	return f.change(func(c *nftables.Conn) error { return f.table.deletePorts(c, ports) })
 }
 
-// Delete removes the table.
+// Delete removes the table, and the rules in other chains.
 func (f *Firewall) Delete() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.conn.Do(func(c *nftables.Conn) error {
+	err := f.conn.Do(func(c *nftables.Conn) error {
 		f.table.delete(c)
 		return nil
 	})
+	return errors.Join(err, f.dismiss(func(string) bool { return false }))
 }
