@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -234,5 +235,57 @@ func testForwarding(w *world, free bool) {
 		w.reaches(lan.ns, "tcp", outsideAddr+":7000", "10.99.0.2")
 	} else {
 		w.misses(lan.ns, "tcp", outsideAddr+":7000")
+	}
+}
+
+// Many containers at once get addresses and ports of their own, and all of it is given back.
+func TestCrowd(t *testing.T) {
+	w := newWorld(t)
+	const crowd = 40
+	boxes := make([]*box, crowd)
+	errs := make(chan error, crowd)
+	for i := range boxes {
+		boxes[i] = w.container(fmt.Sprint("c", i))
+	}
+	for i, b := range boxes {
+		go func() {
+			e, err := b.allocate(tcp(0, 80), tcp(uint16(9000+i), 81))
+			if err == nil {
+				b.endpoint = e
+				err = w.c.Attach(context.Background(), b.Sandbox, []network.Endpoint{e})
+			}
+			errs <- err
+		}()
+	}
+	for range boxes {
+		w.check(<-errs)
+	}
+	seen := map[string]bool{}
+	for _, b := range boxes {
+		seen[b.addr()] = true
+		seen[fmt.Sprint(b.endpoint.Ports[0].HostPort)] = true
+		w.serve(b.ns, "tcp", ":81")
+	}
+	if len(seen) != 2*crowd {
+		t.Errorf("%d different addresses and ports, want %d", len(seen), 2*crowd)
+	}
+	for i := range boxes {
+		w.reaches(w.outside, "tcp", fmt.Sprint(hostAddr, ":", 9000+i), outsideAddr)
+	}
+	for _, b := range boxes {
+		go func() { errs <- w.c.Detach(context.Background(), b.ContainerID) }()
+	}
+	for range boxes {
+		w.check(<-errs)
+	}
+	n := must(w.c.Get("bridge"))
+	if left := w.c.Endpoints(n.ID); len(left) != 0 || w.c.Usage(n.ID)[0].InUse != 3 {
+		t.Errorf("left: %v, %v", left, w.c.Usage(n.ID))
+	}
+	if files := must(os.ReadDir(w.opts.RunDir + "/endpoints")); len(files) != 0 {
+		t.Errorf("files are left: %v", files)
+	}
+	if strings.Contains(rules(), "elements = { tcp") {
+		t.Errorf("ports are left:\n%s", rules())
 	}
 }

@@ -234,8 +234,7 @@ func inner(links []Link) error {
 		if err != nil {
 			return err
 		}
-		v6 := slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
-		if err := errors.Join(setIPv6(l.Interface, "accept_ra", false), setIPv6(l.Interface, "disable_ipv6", !v6)); err != nil {
+		if err := family6(l); err != nil {
 			return err
 		}
 		for _, a := range l.Addrs {
@@ -253,6 +252,14 @@ func inner(links []Link) error {
 		}
 	}
 	return nil
+}
+
+// family6 keeps IPv6 off a device without IPv6 address; one that has some takes none from its neighbours.
+func family6(l Link) error {
+	if slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return setIPv6(l.Interface, "accept_ra", false)
+	}
+	return setIPv6(l.Interface, "disable_ipv6", true)
 }
 
 // Loopback brings up lo in a namespace that gets nothing else (driver null).
