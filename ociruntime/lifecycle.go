@@ -133,6 +133,9 @@ func (c *Container) Wait(ctx context.Context) (ExitStatus, error) {
 	return status, nil
 }
 
+// reapPatience is how long a process's parent may take to reap it before its exit status is given up.
+const reapPatience = 5 * time.Second
+
 func wait(ctx context.Context, pidfd *os.File) (ExitStatus, error) {
 	if err := sys.WaitGone(ctx, pidfd); err != nil {
 		return ExitStatus{}, fmt.Errorf("wait for process: %w", err)
@@ -140,6 +143,9 @@ func wait(ctx context.Context, pidfd *os.File) (ExitStatus, error) {
 	now := time.Now()
 	exit, err := sys.Reap(pidfd)
 	if errors.Is(err, syscall.ECHILD) {
+		if err := sys.AwaitReaped(pidfd, reapPatience); err != nil {
+			return ExitStatus{}, fmt.Errorf("wait for process: %w", err)
+		}
 		var known bool
 		if exit, known, err = sys.ExitOf(pidfd); err == nil && !known {
 			err = errdefs.NotFound("the exit status is known to the process's parent only")

@@ -2,6 +2,7 @@ package sys
 
 import (
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,4 +84,19 @@ func control(f *os.File, call func(fd int) error) error {
 		return err
 	}
 	return failure
+}
+
+// AwaitReaped waits until the parent of an exited process has reaped it, and no longer than timeout.
+// poll(2), POLLHUP on a pidfd, Linux 6.9.
+func AwaitReaped(pidfd *os.File, timeout time.Duration) error {
+	return control(pidfd, func(fd int) error {
+		deadline := time.Now().Add(timeout)
+		for {
+			fds := []unix.PollFd{{Fd: int32(fd)}}
+			_, err := unix.Poll(fds, int(max(time.Until(deadline).Milliseconds(), 0)))
+			if err != unix.EINTR {
+				return err
+			}
+		}
+	})
 }
