@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"davit/kernel/netlink"
@@ -287,5 +288,30 @@ func TestCrowd(t *testing.T) {
 	}
 	if strings.Contains(rules(), "elements = { tcp") {
 		t.Errorf("ports are left:\n%s", rules())
+	}
+}
+
+// A namespace that belongs to a container's own user namespace is attached like any other.
+func TestUserNamespace(t *testing.T) {
+	w := newWorld(t)
+	w.create("app", "10.1.0.0/24")
+	peer := w.run("peer", "app")
+	sleeper := exec.Command("sleep", "60")
+	sleeper.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1 << 20, Size: 65536}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1 << 20, Size: 65536}},
+	}
+	w.check(sleeper.Start())
+	defer func() { sleeper.Process.Kill(); sleeper.Wait() }()
+	b := w.container("mapped")
+	b.ns.Close()
+	b.ns = must(os.Open(fmt.Sprintf("/proc/%d/ns/net", sleeper.Process.Pid)))
+	b.Sandbox.NetNS = b.ns
+	b.connect(network.EndpointRequest{NetworkID: "app", Ports: []network.PortRequest{tcp(8080, 80)}})
+	w.serve(b.ns, "tcp", ":80")
+	w.reaches(w.outside, "tcp", hostAddr+":8080", outsideAddr)
+	if seen := must(w.lookup(b.ns, "peer")); len(seen) != 1 || seen[0] != peer.addr() {
+		t.Errorf("peer is %v", seen)
 	}
 }

@@ -115,7 +115,7 @@ func (c *Controller) Attach(ctx context.Context, sandbox Sandbox, endpoints []En
 	}
 	ports, err := c.devices.Connect(sandbox.NetNS.Fd(), plan.links, inside)
 	if err != nil {
-		return fmt.Errorf("attach container %s: %w", sandbox.ContainerID, err)
+		return errors.Join(fmt.Errorf("attach container %s: %w", sandbox.ContainerID, err), sockets.Close())
 	}
 	for i, l := range plan.links {
 		c.book.update(sandbox.ContainerID, plan.ids[i], func(e *Endpoint) {

@@ -55,8 +55,13 @@ func Listen() (Sockets, error) {
 	return Sockets{udp, tcp}, nil
 }
 
-// Close closes sockets that no server was made of.
-func (s Sockets) Close() error { return errors.Join(s.udp.Close(), s.tcp.Close()) }
+// Close closes the sockets; without any it does nothing.
+func (s Sockets) Close() error {
+	if s.udp == nil {
+		return nil
+	}
+	return errors.Join(s.udp.Close(), s.tcp.Close())
+}
 
 // Limits of one server.
 const (
