@@ -244,6 +244,13 @@ func (x *Execs) Done(id string) (<-chan struct{}, error) {
 	return e.done, nil
 }
 
+// Detached tells of a client that left an exec with its detach keys.
+func (x *Execs) Detached(id string) {
+	if e, err := x.find(id); err == nil {
+		x.tell(e.actor.record(), events.ActionExecDetach, map[string]string{"execID": id})
+	}
+}
+
 // Request returns what an exec was created with.
 func (x *Execs) Request(id string) (wire.ExecCreateRequest, error) {
 	e, err := x.find(id)
@@ -349,7 +356,7 @@ func (x *Execs) capture(ctx context.Context, a *actor, command []string) (code i
 	})
 	defer stop()
 	var out bytes.Buffer
-	_, err = demultiplex(conn, &out, &out)
+	err = Demultiplex(conn, &out, &out)
 	conn.Close()
 	if ctx.Err() != nil {
 		return 0, clip(out.String()), ctx.Err()

@@ -102,25 +102,22 @@ func (s *Streams) Resize(ctx context.Context, name string, rows, cols uint16) er
 	return nil
 }
 
-// demultiplex parts a stream of frames (see task.AttachRequest) into its two outputs.
-func demultiplex(r io.Reader, stdout, stderr io.Writer) (int64, error) {
-	var total int64
+// Demultiplex parts a stream of frames (see task.AttachRequest) into its two outputs.
+func Demultiplex(r io.Reader, stdout, stderr io.Writer) error {
 	var header [8]byte
 	for {
 		if _, err := io.ReadFull(r, header[:]); err != nil {
 			if errors.Is(err, io.EOF) {
-				return total, nil
+				return nil
 			}
-			return total, err
+			return err
 		}
 		w := stdout
 		if header[0] == 2 {
 			w = stderr
 		}
-		n, err := io.CopyN(w, r, int64(binary.BigEndian.Uint32(header[4:])))
-		total += n
-		if err != nil {
-			return total, err
+		if _, err := io.CopyN(w, r, int64(binary.BigEndian.Uint32(header[4:]))); err != nil {
+			return err
 		}
 	}
 }
