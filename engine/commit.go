@@ -10,6 +10,7 @@ import (
 
 	"davit/engine/container"
 	"davit/image"
+	"davit/internal/version"
 	"davit/oci"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
@@ -121,7 +122,7 @@ func (x *Archives) commitConfig(ctx context.Context, r *container.Record, o Comm
 	}
 	now := x.Now().UTC()
 	base.Created, base.Author, base.Comment, base.Config, base.Container = &now, o.Author, o.Comment, config, r.ID
-	base.DockerVersion = Version
+	base.DockerVersion = version.Version
 	base.History = append(append([]oci.History{}, base.History...), oci.History{
 		Created: &now, CreatedBy: strings.Join(append(append([]string{}, r.Config.Entrypoint...), r.Config.Cmd...), " "),
 		Author: o.Author, Comment: o.Comment,

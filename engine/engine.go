@@ -27,9 +27,6 @@ import (
 	"davit/task"
 )
 
-// Version of davit.
-const Version = "0.1.0"
-
 // Repository is one repository of a registry, to pull from and push to.
 type Repository interface {
 	image.Source

@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"davit/engine/container"
+	"davit/internal/version"
 )
 
 // System describes the engine and its host.
@@ -29,9 +30,9 @@ func newSystem(s *shared) *System { return &System{shared: s, started: s.Now()} 
 // Version says what runs here. The API's own versions are the server's to fill in.
 func (y *System) Version() system.VersionResponse {
 	return system.VersionResponse{
-		Platform: system.PlatformInfo{Name: "davit"}, Version: Version, Os: "linux", Arch: runtime.GOARCH,
+		Platform: system.PlatformInfo{Name: "davit"}, Version: version.Version, Os: "linux", Arch: runtime.GOARCH,
 		GoVersion: runtime.Version(), KernelVersion: kernelVersion(),
-		Components: []system.ComponentVersion{{Name: "Engine", Version: Version, Details: map[string]string{
+		Components: []system.ComponentVersion{{Name: "Engine", Version: version.Version, Details: map[string]string{
 			"Os": "linux", "Arch": runtime.GOARCH, "GoVersion": runtime.Version(), "KernelVersion": kernelVersion(), "Experimental": "false",
 		}}},
 	}
@@ -53,7 +54,7 @@ func (y *System) Info(ctx context.Context) (system.Info, error) {
 		return system.Info{}, fmt.Errorf("read host name: %w", err)
 	}
 	i := system.Info{
-		ID: y.identity(), Name: host, ServerVersion: Version, Driver: "overlay2", DriverStatus: y.driverStatus(),
+		ID: y.identity(), Name: host, ServerVersion: version.Version, Driver: "overlay2", DriverStatus: y.driverStatus(),
 		Plugins:     system.PluginsInfo{Volume: []string{"local"}, Network: []string{"bridge", "host", "null"}, Log: []string{"json-file", "local", "none"}},
 		MemoryLimit: true, SwapLimit: true, CPUCfsPeriod: true, CPUCfsQuota: true, CPUShares: true, CPUSet: true, PidsLimit: true,
 		IPv4Forwarding: forwards(), OomKillDisable: !y.Facts.CgroupV2, NFd: openFiles(), NGoroutines: runtime.NumGoroutine(),

@@ -24,7 +24,11 @@ type messages struct {
 	begun bool
 }
 
-func newMessages(w http.ResponseWriter) *messages { return &messages{w: w} }
+// newMessages begins an answer that is sent while the request's body is still read.
+func newMessages(w http.ResponseWriter) *messages {
+	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 needs no such thing
+	return &messages{w: w}
+}
 
 // message is one line. Progress is shown by old clients as it stands, by newer ones from the detail.
 type message struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/api/types/common"
 
 	"davit/engine"
+	"davit/internal/version"
 	"davit/oci/errdefs"
 )
 
@@ -49,22 +50,22 @@ type handler func(w http.ResponseWriter, r *request) error
 // request is an HTTP request with what the router found out.
 type request struct {
 	*http.Request
-	version version           // of the API that the client speaks
+	version apiVersion        // of the API that the client speaks
 	vars    map[string]string // the named parts of the path
 	form    map[string][]string
 }
 
-// version is an API version, 1.minor.
-type version int
+// apiVersion is an API version, 1.minor.
+type apiVersion int
 
-func (v version) before(minor int) bool { return int(v) < minor }
+func (v apiVersion) before(minor int) bool { return int(v) < minor }
 
-func (v version) String() string { return "1." + strconv.Itoa(int(v)) }
+func (v apiVersion) String() string { return "1." + strconv.Itoa(int(v)) }
 
-func parseVersion(s string) (version, bool) {
+func parseVersion(s string) (apiVersion, bool) {
 	minor, ok := strings.CutPrefix(s, "1.")
 	n, err := strconv.Atoi(minor)
-	return version(n), ok && err == nil
+	return apiVersion(n), ok && err == nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -73,7 +74,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	h.Set("Api-Version", NewestVersion)
 	h.Set("Docker-Experimental", "false")
 	h.Set("Ostype", "linux")
-	h.Set("Server", "davit/"+engine.Version+" (linux)")
+	h.Set("Server", "davit/"+version.Version+" (linux)")
 	if err := s.serve(w, hr); err != nil {
 		s.fail(w, hr, err)
 	}
@@ -93,7 +94,7 @@ func (s *Server) serve(w http.ResponseWriter, hr *http.Request) error {
 }
 
 // splitVersion takes /v1.NN off a path. Without it the client speaks the newest version.
-func splitVersion(path string) (string, version, error) {
+func splitVersion(path string) (string, apiVersion, error) {
 	newest, _ := parseVersion(NewestVersion)
 	oldest, _ := parseVersion(OldestVersion)
 	rest, ok := strings.CutPrefix(path, "/v")

@@ -1,0 +1,58 @@
+// Command davitd is the engine: it keeps images, networks, volumes and the records of containers, and
+// serves the Docker Engine API. It takes dockerd's flags for what it has.
+//
+// This is the one place where implementations are chosen and put together; see compose.go.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"davit/internal/version"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	c, err := parse(args, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "davitd: %v\n", err)
+		return 125
+	case c.showVersion:
+		fmt.Printf("davitd version %s\n", version.Version)
+		return 0
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level(c)}))
+	if err := serve(ctx, c, log); err != nil {
+		fmt.Fprintf(os.Stderr, "davitd: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func level(c config) slog.Level {
+	switch strings.ToLower(c.logLevel) {
+	case "debug", "trace":
+		return slog.LevelDebug
+	case "warn", "warning":
+		return slog.LevelWarn
+	case "error", "fatal", "panic":
+		return slog.LevelError
+	}
+	if c.debug {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
