@@ -74,3 +74,40 @@ func pairs(words []string) map[string]string {
 	}
 	return all
 }
+
+func addFilter(cmd *cobra.Command, filters *[]string) {
+	cmd.Flags().StringArrayVarP(filters, "filter", "f", nil, "Filter output based on conditions provided")
+}
+
+// addPruneFilter adds --filter without its short form, which is --force's.
+func addPruneFilter(cmd *cobra.Command, filters *[]string) {
+	cmd.Flags().StringArrayVar(filters, "filter", nil, `Provide filter values (e.g. "label=<key>=<value>", "until=<timestamp>")`)
+}
+
+const formatHelp = `Format output: "table", "table TEMPLATE", "json", or a Go template`
+
+func addFormat(cmd *cobra.Command, format *string) {
+	cmd.Flags().StringVar(format, "format", "", formatHelp)
+}
+
+// addShortFormat adds --format of commands that have no other use for -f.
+func addShortFormat(cmd *cobra.Command, format *string) {
+	cmd.Flags().StringVarP(format, "format", "f", "", formatHelp)
+}
+
+// platformJSON is a platform as the API's newer parameters have it; os alone means the default machine.
+func platformJSON(platform string) (string, error) {
+	if platform == "" {
+		return "", nil
+	}
+	words := strings.Split(platform, "/")
+	if len(words) > 3 {
+		return "", errdefs.Invalid("invalid platform %q: want os[/arch[/variant]]", platform)
+	}
+	fields := map[string]string{}
+	for i, name := range []string{"os", "architecture", "variant"}[:len(words)] {
+		fields[name] = words[i]
+	}
+	encoded, err := json.Marshal(fields)
+	return string(encoded), err
+}

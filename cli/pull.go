@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/api/client"
+	"davit/cli/progress"
 	"davit/oci/ref"
 	"davit/registry/auth"
 )
@@ -52,7 +53,7 @@ func (a *app) pullCommand() *cobra.Command {
 }
 
 // pullImage has the engine pull one image; the tag is "latest" by default. Quiet shows nothing.
-func (a *app) pullImage(ctx context.Context, image, platform string, quiet bool, progress io.Writer) error {
+func (a *app) pullImage(ctx context.Context, image, platform string, quiet bool, out io.Writer) error {
 	name, err := ref.Parse(image)
 	if err != nil {
 		return err
@@ -62,7 +63,7 @@ func (a *app) pullImage(ctx context.Context, image, platform string, quiet bool,
 	if name.Digest != "" {
 		version = string(name.Digest)
 	}
-	return a.pullVersion(ctx, name, version, platform, quiet, progress)
+	return a.pullVersion(ctx, name, version, platform, quiet, out)
 }
 
 func (a *app) pullAll(ctx context.Context, name ref.Ref, platform string, quiet bool) error {
@@ -73,27 +74,32 @@ func (a *app) pullAll(ctx context.Context, name ref.Ref, platform string, quiet 
 	return nil
 }
 
-func (a *app) pullVersion(ctx context.Context, name ref.Ref, version, platform string, quiet bool, progress io.Writer) error {
+func (a *app) pullVersion(ctx context.Context, name ref.Ref, version, platform string, quiet bool, out io.Writer) error {
 	query := url.Values{"fromImage": {name.FamiliarName()}}
 	setIf(query, "tag", version)
 	setIf(query, "platform", platform)
-	return a.transfer(ctx, name, "/images/create", query, quiet, progress)
+	return a.transfer(ctx, name, "/images/create", query, quiet, out)
 }
 
 // transfer posts a pull or push with the credentials of the image's registry, and follows it.
-func (a *app) transfer(ctx context.Context, name ref.Ref, path string, query url.Values, quiet bool, progress io.Writer) error {
+func (a *app) transfer(ctx context.Context, name ref.Ref, path string, query url.Values, quiet bool, out io.Writer) error {
 	header, err := a.registryAuth(ctx, name.Domain)
 	if err != nil {
 		return err
 	}
 	if quiet {
-		progress = io.Discard
+		out = io.Discard
 	}
-	return a.follow(ctx, client.Request{Method: "POST", Path: path, Query: query, Header: header}, newProgress(progress))
+	return a.follow(ctx, client.Request{Method: "POST", Path: path, Query: query, Header: header}, display(out))
+}
+
+// display shows progress on a stream as fits it.
+func display(out io.Writer) *progress.Display {
+	return &progress.Display{Out: out, Terminal: isTerminal(out), Width: terminalWidth(out)}
 }
 
 // follow sends a request and shows the messages that answer it.
-func (a *app) follow(ctx context.Context, r client.Request, progress *progress) error {
+func (a *app) follow(ctx context.Context, r client.Request, display *progress.Display) error {
 	engine, err := a.client()
 	if err != nil {
 		return err
@@ -103,11 +109,11 @@ func (a *app) follow(ctx context.Context, r client.Request, progress *progress) 
 		return err
 	}
 	defer response.Body.Close()
-	return progress.follow(response.Body)
+	return display.Show(response.Body)
 }
 
-// registryAuth is the header with what the user is known by at a registry. A registry that the user has
-// not logged in to gets none.
+// registryAuth is the header with what the user is known by at a registry; the API wants it for a user who
+// has not logged in too.
 func (a *app) registryAuth(ctx context.Context, host string) (client.Header, error) {
 	config, err := a.credentials()
 	if err != nil {
@@ -116,9 +122,6 @@ func (a *app) registryAuth(ctx context.Context, host string) (client.Header, err
 	found, err := config.Get(ctx, host)
 	if err != nil {
 		return nil, err
-	}
-	if found.Anonymous() {
-		return client.Header{}, nil
 	}
 	return client.Header{"X-Registry-Auth": found.EncodeHeader()}, nil
 }

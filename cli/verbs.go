@@ -18,6 +18,11 @@ var groups = []struct{ id, title string }{
 
 // verbs are the top-level commands. A group ("davit container ls") holds the same commands again.
 var verbs = []verb{
+	{"images", "image", (*app).imagesCommand},
 	{"pull", "image", (*app).pullCommand},
+	{"push", "image", (*app).pushCommand},
+	{"tag", "image", (*app).tagCommand},
+	{"rmi", "image", (*app).rmiCommand},
+	{"history", "image", (*app).historyCommand},
 	{"registry", "manage", (*app).registryCommand},
 }
