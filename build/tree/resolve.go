@@ -96,8 +96,8 @@ func ReadFile(t Tree, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// Walk calls visit for the entry at name and everything below it, parents first, siblings sorted. For
-// a directory visit may return fs.SkipDir.
+// Walk calls visit for the entry at name and everything below it, parents first, siblings sorted. When
+// visit returns fs.SkipDir, what is below the entry is left out.
 func Walk(t Tree, name string, visit func(Entry) error) error {
 	e, err := t.Lstat(name)
 	if err != nil {
@@ -108,7 +108,7 @@ func Walk(t Tree, name string, visit func(Entry) error) error {
 
 func walk(t Tree, e Entry, visit func(Entry) error) error {
 	if err := visit(e); err != nil {
-		if errors.Is(err, fs.SkipDir) && e.IsDir() {
+		if errors.Is(err, fs.SkipDir) {
 			return nil
 		}
 		return err
