@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"davit/build/tree"
@@ -45,29 +46,21 @@ func (d *Dir) Lstat(name string) (tree.Entry, error) {
 	return describe(parent, name, path.Base(name))
 }
 
-// directory opens a directory of the context, refusing a path with symbolic links.
+// directory opens a directory of the context. A path with symbolic links is refused: os.Root would
+// follow those that stay inside, and a tree.Tree does not.
 func (d *Dir) directory(name string) (*os.Root, error) {
-	sub, err := d.root.OpenRoot(name)
-	if err != nil {
-		if errors.Is(err, syscall.ENOTDIR) {
-			err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-		}
-		return nil, err
-	}
-	if name == "." {
-		return sub, nil
-	}
-	// os.Root follows links that stay inside; a tree.Tree does not.
-	for at := name; at != "."; at = path.Dir(at) {
+	at := "."
+	for element := range strings.SplitSeq(name, "/") {
+		at = path.Join(at, element)
 		info, err := d.root.Lstat(at)
-		if err == nil && !info.IsDir() {
-			err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-		}
 		if err != nil {
-			return nil, errors.Join(err, sub.Close())
+			return nil, err
+		}
+		if !info.IsDir() {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 		}
 	}
-	return sub, nil
+	return d.root.OpenRoot(name)
 }
 
 // describe makes the Entry of base in the directory parent.

@@ -106,12 +106,10 @@ func (c clause) apply(mode fs.FileMode) fs.FileMode {
 		shift := map[byte]uint32{'u': 6, 'g': 3, 'o': 0}[class]
 		mask |= 7 << shift
 		bits |= c.classBits(mode, old) << shift
-		if class != 'o' {
-			special := map[byte]uint32{'u': 0o4000, 'g': 0o2000}[class]
-			mask |= special
-			if strings.Contains(c.rights, "s") {
-				bits |= special
-			}
+		special := map[byte]uint32{'u': 0o4000, 'g': 0o2000, 'o': 0o1000}[class]
+		mask |= special
+		if class != 'o' && strings.Contains(c.rights, "s") {
+			bits |= special
 		}
 	}
 	if strings.Contains(c.rights, "t") {

@@ -19,7 +19,7 @@ func (l *lowering) copy(c *instructions.CopyCommand) error {
 		return err
 	}
 	l.step.Op = op
-	l.noteFiles("COPY", c.SourcesAndDest, flag("from", c.From), flag("chown", c.Chown), flag("chmod", c.Chmod), truth("link", c.Link))
+	l.noteFiles("COPY", c.SourcesAndDest, option("from", c.From), option("chown", c.Chown), option("chmod", c.Chmod), toggle("link", c.Link))
 	return nil
 }
 
@@ -41,18 +41,18 @@ func (l *lowering) add(c *instructions.AddCommand) error {
 		return fmt.Errorf("checksum can't be specified for non-HTTP(S) sources or more than one of them")
 	}
 	l.step.Op = op
-	l.noteFiles("ADD", c.SourcesAndDest, flag("chown", c.Chown), flag("chmod", c.Chmod), truth("link", c.Link), flag("checksum", c.Checksum))
+	l.noteFiles("ADD", c.SourcesAndDest, option("chown", c.Chown), option("chmod", c.Chmod), toggle("link", c.Link), option("checksum", c.Checksum))
 	return nil
 }
 
-func flag(name, value string) string {
+func option(name, value string) string {
 	if value == "" {
 		return ""
 	}
 	return "--" + name + "=" + value
 }
 
-func truth(name string, value bool) string {
+func toggle(name string, value bool) string {
 	if !value {
 		return ""
 	}

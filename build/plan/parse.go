@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -182,7 +183,7 @@ func ParsePlatform(s string) (oci.Platform, error) {
 	parts := strings.Split(strings.ToLower(s), "/")
 	for _, part := range parts {
 		if part == "" {
-			return oci.Platform{}, errorf(0, "invalid platform %q: want os/architecture[/variant]", s)
+			return oci.Platform{}, fmt.Errorf("invalid platform %q: want os/architecture[/variant]", s)
 		}
 	}
 	switch len(parts) {
@@ -196,7 +197,7 @@ func ParsePlatform(s string) (oci.Platform, error) {
 	case 3:
 		return oci.Platform{OS: parts[0], Architecture: architecture(parts[1]), Variant: parts[2]}, nil
 	}
-	return oci.Platform{}, errorf(0, "invalid platform %q: want os/architecture[/variant]", s)
+	return oci.Platform{}, fmt.Errorf("invalid platform %q: want os/architecture[/variant]", s)
 }
 
 // architecture gives the names of other systems the form that images use.

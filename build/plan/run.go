@@ -23,10 +23,10 @@ func (l *lowering) run(c *instructions.RunCommand) error {
 	if len(instructions.GetDevices(c)) > 0 {
 		return fmt.Errorf("RUN --device is not supported")
 	}
-	l.runArgs(op, c.ShellDependantCmdLine)
-	if len(op.Args) == 0 {
-		return fmt.Errorf("RUN requires a command")
+	if strings.TrimSpace(strings.Join(c.CmdLine, " ")) == "" {
+		return fmt.Errorf("RUN requires at least one argument")
 	}
+	l.runArgs(op, c.ShellDependantCmdLine)
 	for _, m := range instructions.GetMounts(c) {
 		mount, err := l.mount(m)
 		if err != nil {
