@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -100,7 +101,7 @@ func (n *creation) makeCgroup() (err error) {
 
 func (n *creation) cgroupConfig(pid int) cgroup.Config {
 	c := cgroup.Config{
-		Path: n.options.Spec.Linux.CgroupsPath, Resources: n.options.Spec.Linux.Resources,
+		Path: n.options.Spec.Linux.CgroupsPath, Resources: withDefaultDevices(n.options.Spec.Linux.Resources),
 		Pid: pid, Log: n.runtime.log, Driver: cgroup.Cgroupfs,
 	}
 	if n.runtime.systemd {
@@ -113,6 +114,18 @@ func (n *creation) cgroupConfig(pid int) cgroup.Config {
 		}
 	}
 	return c
+}
+
+// withDefaultDevices adds the devices that every container has: after the spec's own rules, which often
+// deny all, and after a denial of all that an empty list means.
+func withDefaultDevices(r *specs.LinuxResources) *specs.LinuxResources {
+	with := specs.LinuxResources{}
+	if r != nil {
+		with = *r
+	}
+	denyAll := specs.LinuxDeviceCgroup{Access: "rwm"}
+	with.Devices = slices.Concat([]specs.LinuxDeviceCgroup{denyAll}, with.Devices, cgroup.DefaultDevices())
+	return &with
 }
 
 func (n *creation) makePlan() error {

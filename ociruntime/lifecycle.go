@@ -11,6 +11,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"davit/kernel/cgroup"
 	"davit/kernel/sys"
 	"davit/oci/errdefs"
 	"davit/ociruntime/stage"
@@ -293,3 +294,22 @@ func (p *Process) Close() error {
 	}
 	return p.PidFD.Close()
 }
+
+// Stats reads the container's counters.
+func (c *Container) Stats() (cgroup.Stats, error) {
+	if c.group == nil {
+		return cgroup.Stats{}, errdefs.Conflict("container %q has no cgroup any more", c.ID)
+	}
+	return c.group.Stats()
+}
+
+// OOMKills returns how many processes of the container the kernel has killed for its memory limit.
+func (c *Container) OOMKills() (uint64, error) {
+	if c.group == nil {
+		return 0, errdefs.Conflict("container %q has no cgroup any more", c.ID)
+	}
+	return c.group.OOMKills()
+}
+
+// Spec returns the spec that the container was made from; it must not be changed.
+func (c *Container) Spec() (*specs.Spec, error) { return c.config() }

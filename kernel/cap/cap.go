@@ -164,3 +164,6 @@ func unique(list []string) []string {
 	}
 	return out
 }
+
+// Names returns all names, in the order of their numbers.
+func Names() []string { return slices.Clone(names[:]) }

@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	"davit/ociruntime/step"
 )
 
@@ -109,4 +111,17 @@ func (o options) mountNew(fsType, source, target string) step.Step {
 		Op: op, Type: fsType, Source: source, Path: target, List: o.fs,
 		Words: []uint64{o.set | o.setAll, o.clear, o.propagation},
 	}
+}
+
+// MountOptions returns the mount options that are understood here rather than by file systems, sorted.
+func MountOptions() []string {
+	list := []string{"bind", "rbind", "defaults", "idmap", "ridmap", "remount", "tmpcopyup"}
+	for name := range attributes {
+		list = append(list, name, "r"+name)
+	}
+	for name := range propagations {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
