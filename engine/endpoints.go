@@ -37,19 +37,19 @@ func (s *shared) allocate(ctx context.Context, r *container.Record) ([]endpoint,
 		}
 		e, err := s.Options.Networks.Allocate(ctx, q)
 		if err != nil {
-			return nil, s.endpointError(r, name, err)
+			return nil, endpointError(err)
 		}
 		endpoints = append(endpoints, e)
 	}
 	return endpoints, nil
 }
 
-// endpointError gives a failure the sentence that Docker puts before it.
-func (s *shared) endpointError(r *container.Record, network string, err error) error {
+// endpointError puts Docker's words before a failure of the network.
+func endpointError(err error) error {
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
-	return fmt.Errorf("failed to set up container networking: driver failed programming external connectivity on endpoint %s (%s): %w", r.Name, network, err)
+	return fmt.Errorf("failed to set up container networking: %w", err)
 }
 
 // networkOrder puts the network with the default route, and so the ports, first: the one with the
@@ -132,7 +132,7 @@ func (s *shared) attach(ctx context.Context, r *container.Record, netns *os.File
 	}
 	err := s.Options.Networks.Attach(ctx, network.Sandbox{ContainerID: r.ID, NetNS: netns, DNS: r.HostConfig.DNS}, endpoints)
 	if err != nil {
-		return s.endpointError(r, "", err)
+		return endpointError(err)
 	}
 	for _, e := range endpoints {
 		s.tellNetwork(e, events.ActionConnect)

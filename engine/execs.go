@@ -172,7 +172,7 @@ func (x *Execs) run(ctx context.Context, e *execution, o StartOptions) (stream, 
 	}
 	state, conn, err := client.Exec(ctx, r, attach)
 	if err != nil {
-		return nil, err
+		return nil, execFailure{err}
 	}
 	e.mu.Lock()
 	e.pid = state.Pid

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -56,22 +57,39 @@ func (l *lifecycle) start(ctx context.Context, a *actor) error {
 // startError gives the reason why a program could not be executed Docker's words, by which clients
 // choose their exit code, and class.
 func startError(err error) error {
-	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
-		return errdefs.New(errdefs.ErrInvalid, "failed to create task for container: failed to create shim task: OCI runtime create failed: %w: unknown", err)
+	if exitCodeOf(err) == notStarted {
+		return err
 	}
-	return err
+	return errdefs.New(errdefs.ErrInvalid, "failed to create task for container: failed to create shim task: OCI runtime create failed: unable to start container process: %w: unknown", err)
 }
 
-// exitCodeOf is the exit code of a container whose program could not be started, as a shell has it.
+// The exit codes of a program that could not be executed, as a shell has them, and of a container that
+// failed before.
+const (
+	cannotExecute = 126
+	notFound      = 127
+	notStarted    = 128
+)
+
+// execFailure is an error of the last step: the program itself could not be executed.
+type execFailure struct{ error }
+
+func (e execFailure) Unwrap() error { return e.error }
+
+// exitCodeOf is the exit code of a container that could not be started. A program that is in no
+// directory of PATH has no errno.
 func exitCodeOf(err error) int {
-	switch {
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR):
-		return 127
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EISDIR):
-		return 126
+	var failure execFailure
+	if !errors.As(err, &failure) {
+		return notStarted
 	}
-	return 128
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), strings.Contains(err.Error(), "executable file not found"):
+		return notFound
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EISDIR):
+		return cannotExecute
+	}
+	return notStarted
 }
 
 // failed publishes that the start went wrong and lets go of everybody who waited for it.
@@ -136,7 +154,7 @@ func (l *lifecycle) bringUp(ctx context.Context, a *actor, r *container.Record) 
 	a.mu.Unlock()
 	l.connectWaiting(ctx, client, a)
 	if state, err = client.Start(ctx, a.id); err != nil {
-		return err
+		return execFailure{err}
 	}
 	return l.started(a, r, state)
 }

@@ -208,7 +208,7 @@ func connectable(r *container.Record, n network.Network) error {
 func (n *Networks) connectNow(ctx context.Context, r *container.Record, found network.Network, settings *wire.EndpointSettings) error {
 	e, err := n.Options.Networks.Allocate(ctx, n.endpointRequest(r, found.Name, settings))
 	if err != nil {
-		return n.endpointError(r, found.Name, err)
+		return endpointError(err)
 	}
 	netns, err := openNamespace(r.State.Pid, "net")
 	if err == nil {

@@ -3,7 +3,6 @@ package engine
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"os"
 	"strconv"
 	"strings"
@@ -131,21 +130,4 @@ func interfaces(pid int) map[string]wire.NetworkStats {
 		}
 	}
 	return all
-}
-
-// Changes lists what a container changed of its image: docker diff.
-func (v *Views) Changes(ctx context.Context, name string) ([]wire.FilesystemChange, error) {
-	a, err := v.roster.find(name)
-	if err != nil {
-		return nil, err
-	}
-	changes, err := v.Snapshots.Changes(ctx, a.id)
-	if err != nil {
-		return nil, err
-	}
-	list := []wire.FilesystemChange{}
-	for _, c := range changes {
-		list = append(list, wire.FilesystemChange{Kind: wire.ChangeType(c.Kind), Path: c.Path})
-	}
-	return list, nil
 }

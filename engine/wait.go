@@ -36,7 +36,7 @@ func (c *Containers) Wait(name string, condition wire.WaitCondition) (func(conte
 			return wire.WaitResponse{}, err
 		}
 		w := wire.WaitResponse{StatusCode: int64(v.State.ExitCode)}
-		if v.State.Error != "" {
+		if v.State.Status == container.Dead {
 			w.Error = &wire.WaitExitError{Message: v.State.Error}
 		}
 		return w, nil

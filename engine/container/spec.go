@@ -10,6 +10,9 @@ import (
 	"davit/oci/errdefs"
 )
 
+// initAnnotation asks the runtime for a tiny init as process 1 (--init).
+const initAnnotation = "org.davit.init"
+
 // BuildSpec says what the kernel shall do for a container. It is a pure function of its input.
 func BuildSpec(in SpecInput) (*specs.Spec, error) {
 	security, err := ParseSecurity(in.Record.HostConfig.SecurityOpt)
@@ -24,6 +27,12 @@ func BuildSpec(in SpecInput) (*specs.Spec, error) {
 		Root:        &specs.Root{Path: "rootfs", Readonly: in.Record.HostConfig.ReadonlyRootfs},
 		Linux:       &specs.Linux{},
 		Annotations: maps.Clone(in.Record.HostConfig.Annotations),
+	}
+	if init := in.Record.HostConfig.Init; init != nil && *init {
+		if s.Annotations == nil {
+			s.Annotations = map[string]string{}
+		}
+		s.Annotations[initAnnotation] = "true"
 	}
 	if s.Hostname == "" {
 		s.Domainname = ""
