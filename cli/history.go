@@ -78,13 +78,13 @@ func newHistoryRow(item image.HistoryResponseItem, f historyFlags) historyRow {
 		row.CreatedSince, row.Size = row.CreatedAt, strconv.FormatInt(item.Size, 10)
 	}
 	if !f.full {
-		row.ID, row.CreatedBy = shortID(item.ID), ellipsis(row.CreatedBy, 45)
+		row.ID, row.CreatedBy = shortID(item.ID), shortened(row.CreatedBy, 45)
 	}
 	return row
 }
 
-// ellipsis cuts a text to a number of characters, the last of which says so.
-func ellipsis(text string, limit int) string {
+// shortened cuts a text to a number of characters, the last of which says so.
+func shortened(text string, limit int) string {
 	runes := []rune(text)
 	if len(runes) <= limit {
 		return text

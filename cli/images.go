@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -150,33 +149,6 @@ func digestsOf(repository string, names []string) []string {
 		}
 	}
 	return digests
-}
-
-// get decodes the engine's answer to a GET.
-func (a *app) get(ctx context.Context, path string, query url.Values, out any) error {
-	engine, err := a.client()
-	if err != nil {
-		return err
-	}
-	return engine.Get(ctx, path, query, out)
-}
-
-// post posts in and decodes the answer; both may be nil.
-func (a *app) post(ctx context.Context, path string, query url.Values, in, out any) error {
-	engine, err := a.client()
-	if err != nil {
-		return err
-	}
-	return engine.Post(ctx, path, query, in, out)
-}
-
-// delete sends a DELETE and decodes the answer, if out is not nil.
-func (a *app) delete(ctx context.Context, path string, query url.Values, out any) error {
-	engine, err := a.client()
-	if err != nil {
-		return err
-	}
-	return engine.Delete(ctx, path, query, out)
 }
 
 // size is a number of bytes for people, in three digits.
