@@ -23,7 +23,7 @@ func (s *shared) roots(ctx context.Context) (gc.Roots, error) {
 	if err != nil {
 		return gc.Roots{}, err
 	}
-	roots.Layers = append(roots.Layers, s.CacheLayers()...)
+	roots.Layers = append(roots.Layers, s.cacheLayers()...)
 	for _, snapshot := range s.Snapshots.List() {
 		roots.Layers = append(roots.Layers, snapshot.Layers)
 	}

@@ -11,11 +11,11 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"davit/build/cache"
 	"davit/engine/container"
 	"davit/engine/events"
 	"davit/image"
 	"davit/network"
-	"davit/oci"
 	"davit/oci/ref"
 	"davit/oci/rootfs"
 	"davit/registry/auth"
@@ -66,13 +66,11 @@ type Options struct {
 	Snapshots  *snapshot.Store
 	Volumes    *volume.Store
 	Images     *image.Store
+	Cache      *cache.Cache // of builds
 	Networks   *network.Controller
 	Registries Registries
 	Host       Host
 	Monitor    task.LaunchOptions
-
-	// CacheLayers are the layer stacks that the build cache needs.
-	CacheLayers func() [][]oci.DiffID
 
 	Facts    container.HostFacts
 	Defaults container.Defaults
@@ -102,6 +100,7 @@ type Engine struct {
 	Images     *Images
 	Networks   *Networks
 	Volumes    *Volumes
+	Builds     *Builds
 	System     *System
 	Events     *events.Bus
 
@@ -132,7 +131,11 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	}
 	life := &lifecycle{shared: s}
 	life.context, life.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	e := assemble(s, life)
+	e, err := assemble(s, life)
+	if err != nil {
+		j.close()
+		return nil, fmt.Errorf("start engine: %w", err)
+	}
 	if err := life.load(); err != nil {
 		j.close()
 		return nil, fmt.Errorf("start engine: %w", err)
@@ -144,7 +147,7 @@ func New(ctx context.Context, o Options) (*Engine, error) {
 	return e, nil
 }
 
-func assemble(s *shared, life *lifecycle) *Engine {
+func assemble(s *shared, life *lifecycle) (*Engine, error) {
 	e := &Engine{shared: s, Events: s.bus, stop: life.cancel}
 	e.Containers = &Containers{shared: s, life: life}
 	e.Views = &Views{s}
@@ -155,8 +158,10 @@ func assemble(s *shared, life *lifecycle) *Engine {
 	e.Networks = &Networks{s}
 	e.Volumes = &Volumes{s}
 	e.System = newSystem(s)
-	life.execs = e.Execs
-	return e
+	life.execs, life.steps = e.Execs, newSteps(s)
+	var err error
+	e.Builds, err = newBuilds(s, life.steps)
+	return e, err
 }
 
 // Close stops the engine's own work. Containers, their output and their ports go on.

@@ -33,6 +33,9 @@ func (l *lifecycle) follow(client *task.Client) {
 }
 
 func (l *lifecycle) handle(e task.Event) {
+	if l.steps.handle(e) {
+		return
+	}
 	a, err := l.roster.find(e.State.ID)
 	if err != nil {
 		if e.Type == task.EventExit {

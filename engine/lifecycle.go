@@ -26,6 +26,7 @@ import (
 type lifecycle struct {
 	*shared
 	execs   *Execs
+	steps   *steps
 	context context.Context // of the engine's own work
 	cancel  context.CancelFunc
 }
@@ -214,16 +215,16 @@ func (l *lifecycle) spec(ctx context.Context, r *container.Record, root rootfs.R
 	})
 }
 
-func (l *lifecycle) seccomp(r *container.Record) (*specs.LinuxSeccomp, error) {
+func (s *shared) seccomp(r *container.Record) (*specs.LinuxSeccomp, error) {
 	security, err := container.ParseSecurity(r.HostConfig.SecurityOpt)
 	if err != nil || security.Unconfined || r.HostConfig.Privileged {
 		return nil, err
 	}
-	caps, err := container.Capabilities(l.Facts.Capabilities, r.HostConfig.CapAdd, r.HostConfig.CapDrop, false)
+	caps, err := container.Capabilities(s.Facts.Capabilities, r.HostConfig.CapAdd, r.HostConfig.CapDrop, false)
 	if err != nil {
 		return nil, err
 	}
-	return l.Host.Seccomp(security.SeccompProfile, caps)
+	return s.Host.Seccomp(security.SeccompProfile, caps)
 }
 
 // connectWaiting gives those who attached before the task was there their streams, so that they miss
@@ -245,8 +246,8 @@ func (l *lifecycle) connectWaiting(ctx context.Context, client *task.Client, a *
 }
 
 // deleteTask forgets a task, killing what still runs of it.
-func (l *lifecycle) deleteTask(client *task.Client, id string) {
-	ctx := context.WithoutCancel(l.context)
+func (s *shared) deleteTask(client *task.Client, id string) {
+	ctx := context.Background()
 	err := client.Delete(ctx, id)
 	if errors.Is(err, errdefs.ErrConflict) {
 		if err = client.Kill(ctx, id, "", syscall.SIGKILL, true); err == nil {
@@ -254,7 +255,7 @@ func (l *lifecycle) deleteTask(client *task.Client, id string) {
 		}
 	}
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		l.Log.Error("delete task", "container", id, "error", err)
+		s.Log.Error("delete task", "container", id, "error", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/jsonstream"
 
+	"davit/build"
 	"davit/image"
 	"davit/oci/errdefs"
 )
@@ -97,7 +99,11 @@ func (m *messages) fail(err error) error {
 	if !begun {
 		return err
 	}
-	m.send(message{Error: &jsonstream.Error{Message: err.Error()}, ErrorOld: err.Error()})
+	detail := &jsonstream.Error{Message: err.Error()}
+	if step := (*build.StepError)(nil); errors.As(err, &step) {
+		detail.Code = step.Code // the client's exit code
+	}
+	m.send(message{Error: detail, ErrorOld: err.Error()})
 	return nil
 }
 

@@ -27,7 +27,6 @@ const (
 // Options are what a Server needs.
 type Options struct {
 	Engine *engine.Engine
-	Builds Builds // nil: images are not built
 	Log    *slog.Logger
 }
 

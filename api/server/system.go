@@ -141,8 +141,8 @@ func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	a := usageAnswer{LayersSize: u.LayersSize, Images: u.Images, Containers: u.Containers, Volumes: u.Volumes, BuildCache: []build.CacheRecord{}}
-	if asked("build-cache") && s.Builds != nil {
-		a.BuildCache = s.Builds.Usage()
+	if asked("build-cache") {
+		a.BuildCache = s.Engine.Builds.Usage()
 	}
 	return writeJSON(w, http.StatusOK, a)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"davit/api/server"
+	"davit/build/cache"
 	"davit/engine"
 	"davit/engine/container"
 	"davit/image"
@@ -125,6 +126,10 @@ func newEngine(ctx context.Context, c config, s *stores, log *slog.Logger) (*eng
 	if err != nil {
 		return nil, err
 	}
+	steps, err := cache.Open(s.db, time.Now)
+	if err != nil {
+		return nil, err
+	}
 	networks, dns, err := openNetworks(ctx, c, s, log)
 	if err != nil {
 		return nil, err
@@ -139,10 +144,9 @@ func newEngine(ctx context.Context, c config, s *stores, log *slog.Logger) (*eng
 	}
 	e, err := engine.New(ctx, engine.Options{
 		Root: c.dataRoot, Run: c.execRoot, DB: s.db, Content: s.content, Layers: s.layers, Snapshots: s.snapshots, Volumes: s.volumes,
-		Images: images, Networks: networks, Registries: registries, Host: host{},
-		Monitor:     task.LaunchOptions{Binary: binary, Socket: filepath.Join(c.execRoot, "monitor.sock"), Dir: filepath.Join(c.execRoot, "monitor")},
-		CacheLayers: func() [][]oci.DiffID { return nil },
-		Facts:       hostFacts, Defaults: defaults(c, hostFacts), UserMode: mode,
+		Images: images, Cache: steps, Networks: networks, Registries: registries, Host: host{},
+		Monitor: task.LaunchOptions{Binary: binary, Socket: filepath.Join(c.execRoot, "monitor.sock"), Dir: filepath.Join(c.execRoot, "monitor")},
+		Facts:   hostFacts, Defaults: defaults(c, hostFacts), UserMode: mode,
 		DNS:    engine.DNS{Servers: dns, Search: c.dnsSearch, Options: c.dnsOptions},
 		Labels: c.labels, Insecure: c.insecure, Mirrors: c.mirrors, Log: log, Now: time.Now,
 	})

@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	wire "github.com/moby/moby/api/types/build"
+	"github.com/moby/moby/api/types/events"
+
+	"davit/build"
+	"davit/build/cache"
+	"davit/oci"
+	"davit/store/layer"
+)
+
+// Builds makes images from Dockerfiles.
+type Builds struct {
+	*shared
+	builder *build.Builder
+}
+
+func newBuilds(s *shared, steps *steps) (*Builds, error) {
+	b, err := build.New(build.Options{
+		Root: filepath.Join(s.Root, "build"), RunRoot: filepath.Join(s.Run, "build"),
+		Images: buildImages{s}, Layers: buildLayers{s}, Runner: steps, Cache: s.Cache,
+		Decompress: func(r io.Reader) (io.ReadCloser, error) {
+			plain, _, err := layer.Decompress(r)
+			return plain, err
+		},
+		Log: s.Log, Now: s.Now,
+	})
+	return &Builds{s, b}, err
+}
+
+// Source is where a build's files come from.
+type Source struct {
+	Body   io.Reader // a tar archive in any compression
+	Remote string    // a URL in its place
+}
+
+// Build builds an image from a request whose Context is opened from a source.
+func (b *Builds) Build(ctx context.Context, from Source, r build.Request, progress build.Progress) (build.Result, error) {
+	files, err := b.builder.OpenContext(ctx, from.Body, from.Remote)
+	if err != nil {
+		return build.Result{}, err
+	}
+	defer files.Close()
+	r.Context = files
+	result, err := b.builder.Build(ctx, r, progress)
+	if err != nil {
+		return build.Result{}, err
+	}
+	for _, tag := range result.Tags {
+		b.tellImage(events.ActionTag, string(result.ID), tag)
+	}
+	return result, nil
+}
+
+// Usage lists what the build cache holds.
+func (b *Builds) Usage() []wire.CacheRecord {
+	inUse := b.layersOfImages()
+	list := []wire.CacheRecord{}
+	for _, r := range b.Cache.List() {
+		used := r.LastUsed
+		list = append(list, wire.CacheRecord{
+			ID: oci.DigestOf([]byte(r.Key)).Short(), Type: "regular", Description: r.Text, InUse: false, Shared: inUse[r.Layer],
+			Size: r.Size, CreatedAt: r.Created, LastUsedAt: &used, UsageCount: r.Uses,
+		})
+	}
+	return list
+}
+
+func (b *Builds) layersOfImages() map[oci.DiffID]bool {
+	all := map[oci.DiffID]bool{}
+	roots, err := b.Options.Images.Roots(context.Background())
+	if err != nil {
+		return all
+	}
+	for _, stack := range roots.Layers {
+		for _, l := range stack {
+			all[l] = true
+		}
+	}
+	return all
+}
+
+// Prune forgets steps of the build cache and frees their layers. With all, also those that images have.
+func (b *Builds) Prune(ctx context.Context, all bool, unusedFor time.Duration, keep int64) (wire.CachePruneReport, error) {
+	inUse := b.layersOfImages()
+	records, err := b.builder.Prune(cache.PruneOptions{
+		All: all, InUse: func(l oci.DiffID) bool { return inUse[l] }, UnusedFor: unusedFor, KeepBytes: keep,
+	})
+	if err != nil {
+		return wire.CachePruneReport{}, err
+	}
+	freed, err := b.Collect(ctx)
+	if err != nil {
+		return wire.CachePruneReport{}, err
+	}
+	report := wire.CachePruneReport{CachesDeleted: []string{}, SpaceReclaimed: uint64(freed)}
+	for _, r := range records {
+		report.CachesDeleted = append(report.CachesDeleted, oci.DigestOf([]byte(r.Key)).Short())
+	}
+	b.bus.Publish(events.BuilderEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(freed)})
+	return report, nil
+}
+
+// cacheLayers are the layers that the build cache needs.
+func (s *shared) cacheLayers() [][]oci.DiffID {
+	var stacks [][]oci.DiffID
+	for _, l := range s.Cache.Layers() {
+		stacks = append(stacks, []oci.DiffID{l})
+	}
+	return stacks
+}
