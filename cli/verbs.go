@@ -1,6 +1,10 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+)
 
 // verb is a command that is built when it is run, or when help needs all.
 type verb struct {
@@ -16,9 +20,37 @@ var groups = []struct{ id, title string }{
 	{"system", "Engine:"},
 }
 
-// verbs are the top-level commands. A group ("davit container ls") holds the same commands again.
-var verbs = []verb{
-	{"images", "image", (*app).imagesCommand},
+// containerVerbs are top-level commands that "davit container" holds again.
+var containerVerbs = []verb{
+	{"run", "run", (*app).runCommand},
+	{"create", "run", (*app).createCommand},
+	{"start", "run", (*app).startCommand},
+	{"stop", "run", (*app).stopCommand},
+	{"restart", "run", (*app).restartCommand},
+	{"kill", "run", (*app).killCommand},
+	{"pause", "run", (*app).pauseCommand},
+	{"unpause", "run", (*app).unpauseCommand},
+	{"rm", "run", (*app).rmCommand},
+	{"ps", "run", (*app).psCommand},
+	{"logs", "run", (*app).logsCommand},
+	{"exec", "run", (*app).execCommand},
+	{"attach", "run", (*app).attachCommand},
+	{"inspect", "run", (*app).inspectCommand},
+	{"top", "run", (*app).topCommand},
+	{"stats", "run", (*app).statsCommand},
+	{"wait", "run", (*app).waitCommand},
+	{"rename", "run", (*app).renameCommand},
+	{"port", "run", (*app).portCommand},
+	{"cp", "run", (*app).cpCommand},
+	{"diff", "run", (*app).diffCommand},
+	{"update", "run", (*app).updateCommand},
+	{"export", "run", (*app).exportCommand},
+	{"commit", "run", (*app).commitCommand},
+}
+
+// verbs are the top-level commands.
+var verbs = append(slices.Clone(containerVerbs), []verb{
+	{"container", "manage", (*app).containerCommand},
 	{"pull", "image", (*app).pullCommand},
 	{"push", "image", (*app).pushCommand},
 	{"login", "image", (*app).loginCommand},
@@ -30,5 +62,6 @@ var verbs = []verb{
 	{"tag", "image", (*app).tagCommand},
 	{"rmi", "image", (*app).rmiCommand},
 	{"history", "image", (*app).historyCommand},
+	{"images", "image", (*app).imagesCommand},
 	{"registry", "manage", (*app).registryCommand},
-}
+}...)

@@ -1,0 +1,179 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/spf13/cobra"
+
+	"davit/api/client"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	f := &createFlags{}
+	var detach, sigProxy bool
+	var detachKeys string
+	cmd := &cobra.Command{
+		Use:   "run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+		Short: "Create and run a new container from an image",
+		Args:  minArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request, err := f.request(cmd.Flags(), args)
+			if err != nil {
+				return err
+			}
+			if detach {
+				return a.runDetached(cmd.Context(), f, request)
+			}
+			return a.runAttached(cmd.Context(), f, request, sigProxy, detachKeys)
+		},
+	}
+	f.add(cmd.Flags())
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "Run container in background and print container ID")
+	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "Proxy received signals to the process")
+	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
+	return cmd
+}
+
+func (a *app) runDetached(ctx context.Context, f *createFlags, request container.CreateRequest) error {
+	if len(f.attach) > 0 {
+		return errors.New("conflicting options: cannot specify both --attach and --detach")
+	}
+	c := request.Config
+	c.AttachStdin, c.AttachStdout, c.AttachStderr, c.StdinOnce = false, false, false, false
+	id, err := a.create(ctx, f, request)
+	if err != nil {
+		return err
+	}
+	if err := a.engine.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
+		return startError(err)
+	}
+	fmt.Fprintln(a.out, id)
+	return nil
+}
+
+// runAttached attaches and waits before it starts the container: no output and no exit is missed.
+func (a *app) runAttached(ctx context.Context, f *createFlags, request container.CreateRequest, sigProxy bool, detachKeys string) error {
+	c := request.Config
+	if err := needTerminal(c.AttachStdin, c.Tty); err != nil {
+		return err
+	}
+	keys, err := parseDetachKeys(detachKeys)
+	if err != nil {
+		return err
+	}
+	if c.Tty {
+		rows, cols := terminalSize()
+		request.HostConfig.ConsoleSize = [2]uint{rows, cols}
+	}
+	id, err := a.create(ctx, f, request)
+	if err != nil {
+		return err
+	}
+	s, err := a.attach1(ctx, id, c, keys)
+	if err != nil {
+		return err
+	}
+	defer s.stream.Close()
+	condition := container.WaitConditionNextExit
+	if request.HostConfig.AutoRemove {
+		condition = container.WaitConditionRemoved
+	}
+	exited := a.waitFor(ctx, id, condition)
+	if sigProxy && !c.Tty {
+		defer a.forwardSignals(ctx, id)()
+	}
+	if err := a.engine.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
+		return startError(err)
+	}
+	if c.Tty {
+		defer a.followSize(ctx, "/containers/"+id)()
+	}
+	if err := s.run(); err != nil {
+		if errors.Is(err, errDetached) {
+			return nil
+		}
+		return err
+	}
+	return (<-exited).status()
+}
+
+// attach1 opens the streams that the configuration asks for.
+func (a *app) attach1(ctx context.Context, id string, c *container.Config, keys []byte) (*session, error) {
+	query := url.Values{"stream": {"1"}}
+	for name, on := range map[string]bool{"stdin": c.AttachStdin, "stdout": c.AttachStdout, "stderr": c.AttachStderr} {
+		if on {
+			query.Set(name, "1")
+		}
+	}
+	stream, err := a.engine.Hijack(ctx, client.Request{Method: "POST", Path: "/containers/" + id + "/attach", Query: query})
+	if err != nil {
+		return nil, err
+	}
+	stream.Multiplexed = !c.Tty
+	s := &session{stream: stream, out: a.out, err: a.err, tty: c.Tty, detach: keys}
+	if c.AttachStdin {
+		s.in = a.in
+	}
+	return s, nil
+}
+
+// ending is how a container ended, or why that is not known.
+type ending struct {
+	code int
+	err  error
+}
+
+// status makes the container's exit code this program's.
+func (e ending) status() error {
+	if e.err != nil {
+		return e.err
+	}
+	if e.code != 0 {
+		return &exitError{status: e.code}
+	}
+	return nil
+}
+
+// waitFor begins to wait and returns when the engine has taken note, so that a start that comes next
+// cannot be too early.
+func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCondition) <-chan ending {
+	ended := make(chan ending, 1)
+	response, err := a.engine.Do(ctx, client.Request{Method: "POST", Path: "/containers/" + id + "/wait", Query: url.Values{"condition": {string(condition)}}})
+	if err != nil {
+		ended <- ending{err: err}
+		return ended
+	}
+	go func() {
+		defer response.Body.Close()
+		result := ending{err: errors.New("the engine went away before the container ended; its exit code is not known")}
+		_ = client.Messages(response.Body, func(w container.WaitResponse) error {
+			result = ending{code: int(w.StatusCode)}
+			if w.Error != nil {
+				result.err = errors.New(w.Error.Message)
+			}
+			return nil
+		})
+		ended <- result
+	}()
+	return ended
+}
+
+// startError gives the exit status by which shells tell a program that is missing (127) or cannot be
+// executed (126) from other failures (125).
+func startError(err error) error {
+	message := err.Error()
+	status := 125
+	switch {
+	case strings.Contains(message, "executable file not found"), strings.Contains(message, "no such file or directory"):
+		status = 127
+	case strings.Contains(message, "permission denied"), strings.Contains(message, "is a directory"), strings.Contains(message, "exec format error"), strings.Contains(message, os.ErrPermission.Error()):
+		status = 126
+	}
+	return &exitError{status, "davit: Error response from daemon: " + message + "."}
+}
