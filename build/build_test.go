@@ -11,6 +11,7 @@ import (
 
 	"davit/build"
 	"davit/oci"
+	"davit/oci/errdefs"
 )
 
 // The Dockerfile that davit was made for.
@@ -316,6 +317,7 @@ func TestErrors(t *testing.T) {
 		{"ignored file", "FROM base\nCOPY ignored /\n", "stat ignored: file does not exist"},
 		{"failed command", "FROM base\nRUN true\nRUN exit 3\n", "Dockerfile:3: The command '/bin/sh -c exit 3' returned a non-zero code: 3"},
 		{"unknown base", "FROM nothing\n", "Dockerfile:1: pull access denied for nothing, repository does not exist"},
+		{"unknown image of a copy", "FROM base\nCOPY --from=none:1 /a /b\n", "Dockerfile:2: invalid from flag value none:1: pull access denied for none:1"},
 		{"unknown user", "FROM base\nCOPY --chown=nobody f /\n", "can't find uid for user nobody: no such user: nobody"},
 		{"several files", "FROM base\nCOPY f g /x\n", "dockerfile parse error on line 2: When using COPY with more than one source file, the destination must be a directory and end with a /"},
 		{"directory over file", "FROM base\nCOPY f /x/usr\nCOPY d /x/\n", "cannot copy to non-directory: /x/usr"},
@@ -405,6 +407,25 @@ func TestRequestOptions(t *testing.T) {
 	spec := h.runner.runs[len(h.runner.runs)-1]
 	if spec.Network != "host" || spec.ExtraHosts[0] != "a:1.2.3.4" || spec.Limits.Memory != 1<<20 || spec.Limits.ShmSize != 7 {
 		t.Errorf("specification %s", jsonOf(spec))
+	}
+}
+
+func TestCacheMountsAreListedAndRemoved(t *testing.T) {
+	h := newHost(t)
+	dockerfile := "FROM base\nRUN --mount=type=cache,target=/c,mode=0700,uid=5 echo 12345 > /c/f\n"
+	h.mustBuild(dockerfile, nil)
+	mounts, err := h.CacheMounts()
+	if err != nil || len(mounts) != 1 || mounts[0].Bytes < 6 || mounts[0].ID != "/c" {
+		t.Fatalf("cache mounts %+v, %v", mounts, err)
+	}
+	if err := h.RemoveCacheMount(t.Context(), mounts[0].Name); err != nil {
+		t.Fatal(err)
+	}
+	if mounts, err = h.CacheMounts(); err != nil || len(mounts) != 0 {
+		t.Errorf("cache mounts %+v, %v", mounts, err)
+	}
+	if err := h.RemoveCacheMount(t.Context(), "../tmp"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("error %v", err)
 	}
 }
 

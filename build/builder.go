@@ -191,5 +191,13 @@ func (b *Builder) keep(ctx context.Context, last *state, labels map[string]strin
 	return result, nil
 }
 
-// Prune forgets what the builder remembers of earlier steps, and with o.All the cache mounts.
+// Prune forgets what the builder remembers of earlier steps. See also RemoveCacheMount.
 func (b *Builder) Prune(o cache.PruneOptions) ([]cache.Record, error) { return b.Cache.Prune(o) }
+
+// CacheMounts lists the directories of RUN --mount=type=cache.
+func (b *Builder) CacheMounts() ([]op.CacheMount, error) { return b.worker.CacheMounts() }
+
+// RemoveCacheMount removes one; while a step uses it, it fails with errdefs.ErrConflict.
+func (b *Builder) RemoveCacheMount(ctx context.Context, name string) error {
+	return b.worker.RemoveCacheMount(ctx, name)
+}

@@ -97,8 +97,8 @@ func (j *job) stageLocked(s *plan.Stage) *vertex {
 	return v
 }
 
-// source returns the vertex of a --from.
-func (j *job) source(r plan.Ref) *vertex {
+// source returns the vertex of a --from in the given line.
+func (j *job) source(r plan.Ref, line int) *vertex {
 	if r.Stage != nil {
 		return j.stage(r.Stage)
 	}
@@ -106,7 +106,7 @@ func (j *job) source(r plan.Ref) *vertex {
 	defer j.mu.Unlock()
 	v, ok := j.images[r]
 	if !ok {
-		v = &vertex{Op: imageOp{job: j, ref: r}}
+		v = &vertex{Op: imageOp{job: j, ref: r, line: line}}
 		j.images[r] = v
 	}
 	return v
@@ -134,13 +134,18 @@ func (j *job) base(ctx context.Context, r plan.Ref, step *Step) (*state, error) 
 
 // imageOp gets the image of a COPY --from.
 type imageOp struct {
-	job *job
-	ref plan.Ref
+	job  *job
+	ref  plan.Ref
+	line int // of the first instruction that names it
 }
 
 // Do implements solve.Op.
 func (o imageOp) Do(ctx context.Context, _ []*state) (*state, error) {
-	return o.job.base(ctx, o.ref, nil)
+	base, err := o.job.base(ctx, o.ref, nil)
+	if err != nil && ctx.Err() == nil {
+		err = &StepError{File: o.job.request.Dockerfile, Line: o.line, Err: fmt.Errorf("invalid from flag value %s: %w", o.ref.Image, err)}
+	}
+	return base, err
 }
 
 // fromOp is a FROM.
@@ -241,12 +246,12 @@ func (j *job) step(before *vertex, s plan.Step, step *Step) *vertex {
 	switch work := s.Op.(type) {
 	case *plan.Copy:
 		if !work.From.IsZero() {
-			v.Inputs = append(v.Inputs, j.source(work.From))
+			v.Inputs = append(v.Inputs, j.source(work.From, s.Line))
 		}
 	case *plan.Run:
 		for _, m := range work.Mounts {
 			if !m.From.IsZero() {
-				v.Inputs = append(v.Inputs, j.source(m.From))
+				v.Inputs = append(v.Inputs, j.source(m.From, s.Line))
 			}
 		}
 	}

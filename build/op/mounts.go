@@ -2,8 +2,6 @@ package op
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -86,99 +84,6 @@ func copyTree(d *draft, from tree.Tree, e tree.Entry, name string) error {
 		}
 	}
 	return p.fill(d, s, at)
-}
-
-// mountCache mounts a directory that stays from build to build.
-func (j *runJob) mountCache(ctx context.Context, m plan.Mount, from tree.Tree) error {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q", m.ID, fromName(m.From), m.Source))
-	name := hex.EncodeToString(sum[:16])
-	name, err := j.holdCache(ctx, name, m.Sharing)
-	if err != nil {
-		return err
-	}
-	dir := filepath.Join(j.Root, "cache-mounts", name)
-	if err := j.makeCache(dir, m, from); err != nil {
-		return err
-	}
-	j.bind(filepath.Join(dir, "source"), m.Target, m.ReadOnly)
-	return nil
-}
-
-// holdCache keeps other steps from a cache mount that is not shared: they wait, or, if it is private,
-// take the next one with a number.
-func (j *runJob) holdCache(ctx context.Context, name, sharing string) (string, error) {
-	if sharing == "shared" {
-		return name, nil
-	}
-	var release func()
-	if sharing == "private" {
-		first := name
-		for n := 1; ; n++ {
-			if release, _ = j.mounts.Try(name); release != nil {
-				break
-			}
-			name = fmt.Sprintf("%s-%d", first, n)
-		}
-	} else {
-		var err error
-		if release, err = j.mounts.Lock(ctx, name); err != nil {
-			return "", err
-		}
-	}
-	j.undo = append(j.undo, func() error { release(); return nil })
-	return name, nil
-}
-
-func fromName(r plan.Ref) string {
-	if r.Stage != nil {
-		return "stage " + r.Stage.Title()
-	}
-	return r.Image
-}
-
-// makeCache makes the directory of a cache mount, with its first content, if it is not there.
-func (j *runJob) makeCache(dir string, m plan.Mount, from tree.Tree) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	fresh, err := os.MkdirTemp(j.TempDir(), "cache-")
-	if err != nil {
-		return err
-	}
-	err = fillDraft(fresh, nil, func(d *draft) error { return startCache(d, m, from) })
-	if err == nil {
-		if err = os.Rename(fresh, dir); errors.Is(err, os.ErrExist) {
-			err = nil // another step was quicker
-		}
-	}
-	return errors.Join(err, os.RemoveAll(fresh))
-}
-
-func startCache(d *draft, m plan.Mount, from tree.Tree) error {
-	if from != nil && !m.From.IsZero() {
-		e, err := tree.Stat(from, tree.Clean(bindSource(m)))
-		if err != nil {
-			return missing("RUN --mount", bindSource(m))
-		}
-		return copyTree(d, from, e, "source")
-	}
-	e := tree.Entry{Mode: os.ModeDir | 0o755}
-	if m.Mode != nil {
-		e.Mode = withBits(os.ModeDir, uint32(*m.Mode))
-	}
-	e.UID, e.GID = ids(m)
-	_, err := d.putDirectory(d.root(), "source", e)
-	return err
-}
-
-func ids(m plan.Mount) (uid, gid int) {
-	if m.UID != nil {
-		uid = int(*m.UID)
-	}
-	if m.GID != nil {
-		gid = int(*m.GID)
-	}
-	return uid, gid
 }
 
 // mountSecret gives the step a secret as a file in memory, or in a variable.

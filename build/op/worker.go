@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"davit/build/tree"
 	"davit/oci"
@@ -29,7 +30,10 @@ type Options struct {
 // Worker carries out steps. Its methods are safe for concurrent use.
 type Worker struct {
 	Options
-	mounts Locks // of cache mounts
+	mounts Locks // of cache mounts that are not shared
+
+	cacheUse   sync.Mutex
+	cacheUsers map[string]int // steps that use a cache mount now
 }
 
 // NewWorker returns a Worker, and makes its directories:
@@ -45,7 +49,7 @@ func NewWorker(o Options) (*Worker, error) {
 			return nil, err
 		}
 	}
-	return &Worker{Options: o}, nil
+	return &Worker{Options: o, cacheUsers: map[string]int{}}, nil
 }
 
 // TempDir is where files may lie while a build runs.
