@@ -129,6 +129,9 @@ func (a *app) attach(parent *cobra.Command, v verb) {
 
 // remember makes a command, and those below it, known as the running one, for the exit status.
 func (a *app) remember(cmd *cobra.Command) {
+	if !cmd.DisableFlagParsing {
+		cmd.Flags().Bool("help", false, "Print usage") // without cobra's -h, which is --hostname
+	}
 	run := cmd.RunE
 	if run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {

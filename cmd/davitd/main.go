@@ -21,6 +21,9 @@ import (
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
+	if len(args) > 0 && (args[0] == "registry" || args[0] == "connect") {
+		return runOther(args[0], args[1:])
+	}
 	c, err := parse(args, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -37,6 +40,23 @@ func run(args []string) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level(c)}))
 	if err := serve(ctx, c, log); err != nil {
 		fmt.Fprintf(os.Stderr, "davitd: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// runOther is what davitd can do besides being an engine.
+func runOther(verb string, args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if verb == "registry" {
+		err = serveRegistry(ctx, args, os.Stderr, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	} else {
+		err = connect(ctx, args, os.Stderr)
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(os.Stderr, "davit %s: %v\n", verb, err)
 		return 1
 	}
 	return 0

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"davit/oci/errdefs"
+	registry "davit/registry/server"
+)
+
+const registryUsage = `Usage:  davit registry serve [OPTIONS]
+
+Run a registry: push to it and pull from it with davit, docker, podman or skopeo.
+
+Options:
+`
+
+// serveRegistry is "davitd registry serve": a registry of one's own, in a process apart from any engine.
+func serveRegistry(ctx context.Context, args []string, output io.Writer, log *slog.Logger) error {
+	flags := flag.NewFlagSet("davit registry serve", flag.ContinueOnError)
+	flags.SetOutput(output)
+	flags.Usage = func() {
+		fmt.Fprint(output, registryUsage)
+		flags.PrintDefaults()
+	}
+	var c registry.Config
+	flags.StringVar(&c.Addr, "addr", "127.0.0.1:5000", "host:port to listen on")
+	flags.StringVar(&c.Root, "root", "/var/lib/davit/registry", "directory of the content")
+	flags.StringVar(&c.TLSCert, "tls-cert", "", "certificate file (PEM); without one the registry speaks plain HTTP")
+	flags.StringVar(&c.TLSKey, "tls-key", "", "key file (PEM)")
+	flags.StringVar(&c.Htpasswd, "htpasswd", "", "file of users with bcrypt hashes; without one everybody may do everything")
+	flags.BoolVar(&c.AnonymousPull, "anonymous-pull", false, "with --htpasswd: pulling needs no user")
+	flags.DurationVar(&c.CollectEvery, "collect-every", time.Hour, "how often what nothing refers to is removed; 0 for never")
+	flags.DurationVar(&c.CollectGrace, "collect-grace", 24*time.Hour, "how long a blob is kept that no manifest refers to yet")
+	if len(args) == 0 || args[0] != "serve" {
+		flags.Usage()
+		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
+			return flag.ErrHelp
+		}
+		return errdefs.Invalid("unknown registry command %q: there is \"serve\"", args[0])
+	}
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return errdefs.Invalid("registry serve takes no arguments: %q", flags.Arg(0))
+	}
+	return registry.Serve(ctx, c, log)
+}
