@@ -32,7 +32,7 @@ type actor struct {
 type view struct {
 	*container.Record
 	changed chan struct{}
-	exits   uint64 // how often its program has ended in this engine's life
+	exits   uint64 // how often its program has ended for good in this engine's life
 }
 
 // waitingClient is a client that attached before the task was there.

@@ -72,7 +72,7 @@ func (l *lifecycle) onExit(a *actor, s task.State) {
 	}
 	defer end()
 	r := a.record()
-	if !r.State.Status.Alive() || s.StartedAt.Before(r.State.StartedAt.Add(-time.Second)) {
+	if !r.State.Status.Alive() || s.StartedAt.Before(r.State.StartedAt) {
 		return // that of a start which failed, or one that was handled before
 	}
 	a.stopTimers()
@@ -81,14 +81,14 @@ func (l *lifecycle) onExit(a *actor, s task.State) {
 	if decision.Restart {
 		// Nobody may take the container for stopped while it comes back.
 		l.teardown(ended)
-		a.publishExit(ended)
+		a.publish(ended)
 		l.scheduleRetry(a, decision.After)
 	} else {
 		a.publishExit(ended)
 		l.teardown(ended)
 	}
 	l.journal.saveLater(ended)
-	if ended.AutoRemove() {
+	if ended.GoesNow() {
 		if err := l.remove(ctx, a, true); err != nil {
 			l.Log.Error("remove container", "container", a.id, "error", err)
 		}
@@ -192,6 +192,11 @@ func (l *lifecycle) dismantle(ctx context.Context, r *container.Record, volumes 
 	}
 	if err := removeAll(r.Dir); err != nil {
 		return err
+	}
+	if r.HostConfig.IpcMode.IsShareable() {
+		if err := removeAll(l.shmDir(r.ID)); err != nil {
+			return err
+		}
 	}
 	if volumes {
 		l.removeAnonymous(ctx, r)

@@ -25,14 +25,14 @@ func (c *Containers) Kill(ctx context.Context, name, sigName string) error {
 	}
 	v := a.view()
 	if v.State.Status == container.Restarting && sig == syscall.SIGKILL {
-		_, err := c.life.markStopped(ctx, a)
+		_, err := c.life.markStopped(ctx, a, false)
 		return err
 	}
 	if !v.State.Status.Alive() {
 		return errdefs.Conflict("cannot kill container: %s: container %s is not running", name, a.id)
 	}
 	if ends(v.Record, sig) {
-		if _, err := c.life.markStopped(ctx, a); err != nil {
+		if _, err := c.life.markStopped(ctx, a, false); err != nil {
 			return err
 		}
 	}

@@ -164,7 +164,7 @@ func (l *lifecycle) bringUp(ctx context.Context, a *actor, r *container.Record) 
 func (l *lifecycle) started(a *actor, r *container.Record, state task.State) error {
 	running, err := r.Apply(container.EventStarted, func(s *container.State) {
 		s.Pid, s.Cgroup, s.StartedAt = state.Pid, state.Cgroup, state.StartedAt.UTC()
-		s.FinishedAt, s.ExitCode, s.OOMKilled, s.Stopped = time.Time{}, 0, false, false
+		s.FinishedAt, s.ExitCode, s.OOMKilled, s.Stopped, s.Keep = time.Time{}, 0, false, false, false
 		s.Networks, s.Ports = l.settings(r)
 		s.Health = initialHealth(r)
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 
+	"davit/engine/container"
 	"davit/oci/errdefs"
 	"davit/store/logs"
 )
@@ -35,7 +36,7 @@ func (v *Views) Logs(ctx context.Context, name string, o logs.Options) (Log, err
 			defer close(done)
 			// The end of ctx ends the reading as well.
 			_, _ = a.await(ctx, func(now *view) bool {
-				return now.exits > since || (!up(now.State.Status) && !now.State.StartedAt.IsZero())
+				return now.exits > since || (!up(now.State.Status) && now.State.Status != container.Restarting && !now.State.StartedAt.IsZero())
 			})
 		}()
 	}

@@ -31,7 +31,7 @@ func (l *lifecycle) load() error {
 // host may have been rebooted.
 func (l *lifecycle) reconcile(ctx context.Context) error {
 	tasks := map[string]task.State{}
-	client, err := l.link.find(ctx)
+	client, err := l.monitor(ctx)
 	switch {
 	case err == nil:
 		states, err := client.List(ctx)
@@ -60,6 +60,7 @@ func (l *lifecycle) reconcile(ctx context.Context) error {
 	if err := l.reconcileNetworks(ctx); err != nil {
 		return err
 	}
+	late = append(late, l.sweep())
 	l.followFromNowOn(client)
 	go func() {
 		for _, f := range late {
@@ -67,6 +68,17 @@ func (l *lifecycle) reconcile(ctx context.Context) error {
 		}
 	}()
 	return nil
+}
+
+// monitor reaches the monitor. One that was killed left its containers running: if there should be any,
+// a new one is launched, which adopts them.
+func (l *lifecycle) monitor(ctx context.Context) (*task.Client, error) {
+	for _, a := range l.roster.all() {
+		if s := a.record().State.Status; up(s) || s == container.Restarting {
+			return l.link.get(ctx)
+		}
+	}
+	return l.link.find(ctx)
 }
 
 // followFromNowOn follows this connection and every later one.

@@ -30,7 +30,7 @@ func (c *Containers) Remove(ctx context.Context, name string, o RemoveOptions) e
 		return errdefs.Invalid("cannot get parent /%s for name /%s", "", name)
 	}
 	ctx = context.WithoutCancel(ctx)
-	if s := a.record().State.Status; s.Alive() {
+	if s := a.record().State.Status; s.Alive() || s == container.Restarting {
 		if !o.Force {
 			return errRunning(a.record())
 		}
@@ -46,7 +46,7 @@ func (c *Containers) Remove(ctx context.Context, name string, o RemoveOptions) e
 	switch a.record().State.Status {
 	case container.Removed:
 		return nil // it was to be removed at its end
-	case container.Running, container.Paused:
+	case container.Running, container.Paused, container.Restarting:
 		return errRunning(a.record())
 	}
 	return c.life.remove(ctx, a, o.Volumes || a.record().AutoRemove())

@@ -33,7 +33,7 @@ func (c *Containers) Stop(ctx context.Context, name string, o StopOptions) error
 	if err != nil {
 		return err
 	}
-	stopped, err := c.life.stop(context.WithoutCancel(ctx), a, o)
+	stopped, err := c.life.stop(context.WithoutCancel(ctx), a, o, false)
 	if err != nil {
 		return err
 	}
@@ -51,14 +51,7 @@ func (c *Containers) Restart(ctx context.Context, name string, o StopOptions) er
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if a.record().AutoRemove() {
-		// Its end would be its removal.
-		if err := c.life.setAutoRemove(ctx, a, false); err != nil {
-			return err
-		}
-		defer func() { _ = c.life.setAutoRemove(ctx, a, true) }()
-	}
-	if _, err := c.life.stop(ctx, a, o); err != nil {
+	if _, err := c.life.stop(ctx, a, o, true); err != nil {
 		return err
 	}
 	end, err := a.begin(ctx)
@@ -73,24 +66,10 @@ func (c *Containers) Restart(ctx context.Context, name string, o StopOptions) er
 	return nil
 }
 
-// setAutoRemove changes whether a container goes at its end, for the length of a restart.
-func (l *lifecycle) setAutoRemove(ctx context.Context, a *actor, on bool) error {
-	end, err := a.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	r := a.record().Clone()
-	host := *r.HostConfig
-	host.AutoRemove = on
-	r.HostConfig = &host
-	a.publish(r)
-	return nil
-}
-
 // stop ends a container's program and returns when its exit is recorded; false when it did not run.
-func (l *lifecycle) stop(ctx context.Context, a *actor, o StopOptions) (bool, error) {
-	r, err := l.markStopped(ctx, a)
+// With keep, the container stays even if it is one to be removed at its end.
+func (l *lifecycle) stop(ctx context.Context, a *actor, o StopOptions, keep bool) (bool, error) {
+	r, err := l.markStopped(ctx, a, keep)
 	if err != nil || r == nil {
 		return false, err
 	}
@@ -99,9 +78,6 @@ func (l *lifecycle) stop(ctx context.Context, a *actor, o StopOptions) (bool, er
 		return false, err
 	}
 	before := a.view().exits
-	if a.record().State.Pid != r.State.Pid {
-		return true, nil
-	}
 	over := func(v *view) bool { return v.exits > before || !v.State.Status.Alive() }
 	if err := l.signal(ctx, a, sig); err != nil && !errors.Is(err, errdefs.ErrConflict) {
 		return false, err
@@ -129,7 +105,7 @@ func (l *lifecycle) stop(ctx context.Context, a *actor, o StopOptions) (bool, er
 
 // markStopped notes that a user wants the container down, so that no policy brings it up. It returns
 // the record if the program runs, and ends the waiting of one that is to be restarted.
-func (l *lifecycle) markStopped(ctx context.Context, a *actor) (*container.Record, error) {
+func (l *lifecycle) markStopped(ctx context.Context, a *actor, keep bool) (*container.Record, error) {
 	end, err := a.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -150,7 +126,7 @@ func (l *lifecycle) markStopped(ctx context.Context, a *actor) (*container.Recor
 		return nil, nil
 	}
 	marked := r.Clone()
-	marked.State.Stopped = true
+	marked.State.Stopped, marked.State.Keep = true, keep
 	a.publish(marked)
 	l.journal.saveLater(marked)
 	return marked, nil

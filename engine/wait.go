@@ -20,7 +20,9 @@ func (c *Containers) Wait(name string, condition wire.WaitCondition) (func(conte
 	var over func(*view) bool
 	switch condition {
 	case "", wire.WaitConditionNotRunning:
-		over = func(v *view) bool { return v.exits > since || !up(v.State.Status) }
+		over = func(v *view) bool {
+			return v.exits > since || (!up(v.State.Status) && v.State.Status != container.Restarting)
+		}
 	case wire.WaitConditionNextExit:
 		over = func(v *view) bool { return v.exits > since || v.State.Status == container.Removed }
 	case wire.WaitConditionRemoved:

@@ -49,6 +49,7 @@ type State struct {
 	RestartCount int           `json:"restartCount,omitempty"`
 	Backoff      time.Duration `json:"backoff,omitempty"` // the last wait before a restart
 	Stopped      bool          `json:"stopped,omitempty"` // a user ended it: the restart policy does not apply
+	Keep         bool          `json:"keep,omitempty"`    // its coming end is not its removal: a user restarts it
 	Cgroup       string        `json:"cgroup,omitempty"`  // what kernel/cgroup.Load takes
 	// Networks are the endpoints the running container has, by network name.
 	Networks map[string]*network.EndpointSettings `json:"networks,omitempty"`
@@ -113,6 +114,9 @@ func (r *Record) Clone() *Record {
 
 // AutoRemove says whether the container goes when its program ends.
 func (r *Record) AutoRemove() bool { return r.HostConfig != nil && r.HostConfig.AutoRemove }
+
+// GoesNow says whether the container, whose program has ended, is removed for that.
+func (r *Record) GoesNow() bool { return r.AutoRemove() && !r.State.Keep }
 
 // Apply returns a copy of the record after an event, with what change makes of its state.
 func (r *Record) Apply(e Event, change func(*State)) (*Record, error) {
