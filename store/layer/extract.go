@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ func (a *archive) Read(p []byte) (int, error) {
 
 // extractor turns one tar archive into the directory of a layer.
 type extractor struct {
+	ctx    context.Context
 	src    *archive
 	tar    *tar.Reader
 	below  *view // the parents, when they are at hand
@@ -64,9 +66,9 @@ type extractor struct {
 }
 
 // run extracts the archive to its end.
-func (x *extractor) run(ctx context.Context) error {
+func (x *extractor) run() error {
 	for {
-		if err := ctx.Err(); err != nil {
+		if err := x.ctx.Err(); err != nil {
 			return err
 		}
 		header, err := x.tar.Next()
@@ -262,7 +264,7 @@ func (x *extractor) regular(parentFD int, n *node, h *tar.Header, attr *fileattr
 	f := os.NewFile(uintptr(fd), n.name)
 	if isSparse(h) {
 		// The archive holds the file's parts and a map of them, which stay in the recipe.
-		err = x.copySparse(f)
+		err = x.copySparse(f, h.Size)
 	} else if h.Size > 0 {
 		x.src.recipe.addFile(n.path(), h.Size)
 		x.src.content = true
@@ -295,19 +297,25 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
-// copySparse writes an entry's content and leaves holes where it is zero.
-func (x *extractor) copySparse(f *os.File) error {
-	var at int64
-	for {
-		n, err := fill(x.tar, x.buf[:64<<10])
+// copySparse writes an entry's content and leaves holes where it is zero. An archive of a few bytes can
+// ask for any size: the file system has to agree first.
+func (x *extractor) copySparse(f *os.File, size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	for at := int64(0); ; {
+		if err := x.ctx.Err(); err != nil {
+			return err
+		}
+		n, err := fill(x.tar, x.buf)
 		if n > 0 && !isZero(x.buf[:n]) {
-			if _, err := f.WriteAt(x.buf[:n], at); err != nil {
+			if err := writeParts(f, x.buf[:n], at); err != nil {
 				return err
 			}
 		}
 		at += int64(n)
 		if err == io.EOF {
-			return f.Truncate(at)
+			return nil
 		}
 		if err != nil {
 			return err
@@ -315,13 +323,24 @@ func (x *extractor) copySparse(f *os.File) error {
 	}
 }
 
-func isZero(p []byte) bool {
-	for _, b := range p {
-		if b != 0 {
-			return false
+// writeParts writes the blocks of p that are not zero.
+func writeParts(f *os.File, p []byte, at int64) error {
+	const block = 4096
+	for ; len(p) > 0; at += block {
+		part := p[:min(block, len(p))]
+		p = p[len(part):]
+		if isZero(part) {
+			continue
+		}
+		if _, err := f.WriteAt(part, at); err != nil {
+			return err
 		}
 	}
-	return true
+	return nil
+}
+
+func isZero(p []byte) bool {
+	return len(p) == 0 || p[0] == 0 && bytes.Equal(p[:len(p)-1], p[1:])
 }
 
 // finish sets what has to wait until a directory is complete: its attributes (a default ACL or a set-gid

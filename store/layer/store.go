@@ -186,16 +186,18 @@ func (s *Store) find(layers []oci.DiffID) (record, bool) {
 	if len(layers) == 0 {
 		return record{}, false
 	}
-	alone := record{Entry: Entry{DiffID: layers[len(layers)-1]}}.dir()
-	chained := chainDir(layers)
-	s.leases.Touch(alone)
-	s.leases.Touch(chained)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r, ok := s.layers[alone]; ok {
+	if r, ok := s.get(record{Entry: Entry{DiffID: layers[len(layers)-1]}}.dir()); ok {
 		return r, true
 	}
-	r, ok := s.layers[chained]
+	return s.get(chainDir(layers))
+}
+
+// get returns the record of the layer in a directory, and notes for the collector that it was asked for.
+func (s *Store) get(dir string) (record, bool) {
+	s.leases.Touch(dir)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.layers[dir]
 	return r, ok
 }
 

@@ -217,11 +217,11 @@ func (d *draft) extract(ctx context.Context, src *archive, below *view) (*extrac
 	}
 	defer syscall.Close(extra)
 	x := &extractor{
-		src: src, tar: tar.NewReader(src), below: below, root: newDir(nil, ""),
+		ctx: ctx, src: src, tar: tar.NewReader(src), below: below, root: newDir(nil, ""),
 		fds: newDirFDs(root), extra: extra, buf: make([]byte, 256<<10),
 	}
 	defer x.fds.reset()
-	return x, x.run(ctx)
+	return x, x.run()
 }
 
 // install gives the draft its name. A layer of that name that came first stays, and the draft goes.

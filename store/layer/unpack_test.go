@@ -173,6 +173,39 @@ func TestHostileTars(t *testing.T) {
 	checkCanary(t, canary)
 }
 
+// A sparse entry of a few bytes may not keep the machine busy with zeros for ever.
+func TestEndlessSparseFile(t *testing.T) {
+	var b bytes.Buffer
+	record := func(key, value string) string {
+		n := len(key) + len(value) + 3
+		for n != len(fmt.Sprintf("%d %s=%s\n", n, key, value)) {
+			n = len(fmt.Sprintf("%d %s=%s\n", n, key, value))
+		}
+		return fmt.Sprintf("%d %s=%s\n", n, key, value)
+	}
+	size := "9000000000000000000"
+	pax := record("GNU.sparse.major", "0") + record("GNU.sparse.minor", "1") + record("GNU.sparse.size", size) +
+		record("GNU.sparse.numblocks", "1") + record("GNU.sparse.map", size+",0")
+	for _, block := range []struct {
+		flag byte
+		data string
+	}{{'x', pax}, {'0', ""}} {
+		h := make([]byte, 512)
+		copy(h, "f")
+		copy(h[100:], "0000644\x000000000\x000000000\x00")
+		copy(h[124:], fmt.Sprintf("%011o\x0000000000000\x00", len(block.data)))
+		h[156] = block.flag
+		copy(h[257:], "ustar\x0000")
+		b.Write(mendChecksums(h))
+		b.WriteString(block.data + strings.Repeat("\x00", (512-len(block.data)%512)%512))
+	}
+	b.Write(make([]byte, 1024))
+	s := newStore(t)
+	if err := s.Unpack(t.Context(), diffID(b.Bytes()), nil, &b); !errors.Is(err, syscall.EFBIG) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func checkCanary(t testing.TB, dir string) {
 	t.Helper()
 	names, err := os.ReadDir(dir)

@@ -175,11 +175,14 @@ func (s *Store) fill(snap Snapshot) error {
 	if err != nil {
 		return err
 	}
-	write := atomicfile.Write
+	name := filepath.Join(s.dir(snap.Key), "snapshot.json")
 	if snap.Volatile {
-		write = atomicfile.WriteUnsynced
+		return atomicfile.WriteUnsynced(name, b, 0o600)
 	}
-	return write(filepath.Join(s.dir(snap.Key), "snapshot.json"), b, 0o600)
+	if err := atomicfile.Write(name, b, 0o600); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(s.root)
 }
 
 // copyRoot gives the upper directory, which is the root that processes see, the attributes of the root

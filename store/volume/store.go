@@ -181,9 +181,9 @@ func (s *Store) make(v Volume) error {
 	if err != nil {
 		return err
 	}
-	write := atomicfile.Write
+	write, sync := atomicfile.Write, atomicfile.SyncDir
 	if v.Anonymous() && len(v.Options) == 0 {
-		write = atomicfile.WriteUnsynced
+		write, sync = atomicfile.WriteUnsynced, func(string) error { return nil }
 	}
 	b, err := json.Marshal(v)
 	if err == nil {
@@ -202,7 +202,7 @@ func (s *Store) make(v Volume) error {
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(draft))
 	}
-	return nil
+	return sync(s.root)
 }
 
 // Get returns the volume, or errdefs.ErrNotFound in Docker's words.
