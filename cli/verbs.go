@@ -63,5 +63,7 @@ var verbs = append(slices.Clone(containerVerbs), []verb{
 	{"rmi", "image", (*app).rmiCommand},
 	{"history", "image", (*app).historyCommand},
 	{"images", "image", (*app).imagesCommand},
+	{"network", "manage", (*app).networkCommand},
+	{"volume", "manage", (*app).volumeCommand},
 	{"registry", "manage", (*app).registryCommand},
 }...)
