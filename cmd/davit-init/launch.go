@@ -18,9 +18,12 @@ func (p *process) chdir(path string, againLater bool) error {
 	}
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
-	if err == nil {
+	switch err {
+	case nil:
 		defer unix.Close(fd)
 		err = unix.Fchdir(fd)
+	case unix.EPERM, unix.ENOSYS: // a seccomp filter older than openat2
+		err = unix.Chdir(path)
 	}
 	if err == unix.EACCES && againLater {
 		return nil
@@ -126,17 +129,16 @@ func (p *process) park(listener int) error {
 // default signals, and prepares what execve takes.
 func (p *process) settle(s *step.Step) (err error) {
 	extra := int(s.Words[0])
-	if p.control.fd, err = unix.FcntlInt(uintptr(p.control.fd), unix.F_DUPFD_CLOEXEC, 3+extra); err != nil {
+	if p.control.fd, err = above(p.control.fd, 3+extra); err != nil {
 		return err
 	}
-	sources := make([]int, extra)
-	for i := range sources {
-		if sources[i], err = unix.FcntlInt(uintptr(p.files[s.File+i]), unix.F_DUPFD_CLOEXEC, 3+extra); err != nil {
+	for i := range p.files {
+		if p.files[i], err = above(p.files[i], 3+extra); err != nil {
 			return err
 		}
 	}
-	for i, fd := range sources {
-		if err := unix.Dup3(fd, 3+i, 0); err != nil {
+	for i := range extra {
+		if err := unix.Dup3(p.files[s.File+i], 3+i, 0); err != nil {
 			return err
 		}
 	}
@@ -148,6 +150,18 @@ func (p *process) settle(s *step.Step) (err error) {
 	}
 	p.env, err = syscall.SlicePtrFromStrings(s.Env)
 	return err
+}
+
+// above moves a descriptor to a number that is at least least. -1 is one that is closed already.
+func above(fd, least int) (int, error) {
+	if fd < 0 || fd >= least {
+		return fd, nil
+	}
+	moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, least)
+	if err != nil {
+		return fd, err
+	}
+	return moved, unix.Close(fd)
 }
 
 // resetSignals gives all signals their default action and lets them through.

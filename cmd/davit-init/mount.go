@@ -184,6 +184,7 @@ func (p *process) mountFile(s *step.Step) error {
 	if err := attach(tree, target); err != nil {
 		return err
 	}
+	p.files[s.File] = -1
 	return unix.Close(tree)
 }
 

@@ -52,7 +52,9 @@ func (b *builder) hideAndEnter() error {
 		}
 		b.hooks(h.CreateContainer)
 	}
-	b.rootMount()
+	if s.Root.Readonly {
+		b.add(step.Step{Op: step.RootMount, Words: []uint64{readOnly, 0}})
+	}
 	for _, p := range s.Linux.ReadonlyPaths {
 		b.add(step.Step{Op: step.ReadOnly, Path: p})
 	}
@@ -64,20 +66,10 @@ func (b *builder) hideAndEnter() error {
 		op = step.ChangeRoot
 	}
 	b.add(step.Step{Op: op})
+	if p := s.Linux.RootfsPropagation; p != "" { // only now: a shared mount cannot become the root
+		b.add(step.Step{Op: step.RootMount, Words: []uint64{0, propagations[p] &^ recursive}})
+	}
 	return nil
-}
-
-func (b *builder) rootMount() {
-	var set, propagation uint64
-	if b.spec.Root.Readonly {
-		set = readOnly
-	}
-	if p := b.spec.Linux.RootfsPropagation; p != "" {
-		propagation = propagations[p] &^ recursive
-	}
-	if set != 0 || propagation != 0 {
-		b.add(step.Step{Op: step.RootMount, Words: []uint64{set, propagation}})
-	}
 }
 
 // hooks plans hooks that run in the container's namespaces. The runtime puts the state that they read
@@ -118,6 +110,10 @@ func (b *builder) identity() error {
 		return err
 	}
 	b.add(step.Step{Op: step.Bounding, Words: []uint64{sets.bounding}})
+	b.settle()
+	if len(b.Limits) > 0 { // before the ids differ from the runtime's, which may lack CAP_SYS_RESOURCE
+		b.add(step.Step{Op: step.Limits})
+	}
 	if p.NoNewPrivileges {
 		b.add(step.Step{Op: step.NoNewPrivs})
 	}
@@ -132,9 +128,6 @@ func (b *builder) identity() error {
 		umask = uint64(*p.User.Umask)
 	}
 	b.add(step.Step{Op: step.Umask, Words: []uint64{umask}}, step.Step{Op: step.Find, Source: p.Args[0], Env: p.Env})
-	if len(b.Limits) > 0 {
-		b.add(step.Step{Op: step.Limits})
-	}
 	return nil
 }
 
@@ -174,14 +167,6 @@ func (b *builder) program() error {
 }
 
 func (b *builder) execProgram() {
-	p, first := b.spec.Process, 0 // an exec has no files but the extra ones
-	if !b.exec {
-		first = step.FirstSource + len(b.Sources)
-	}
-	b.add(step.Step{
-		Op: step.Settle, List: p.Args, Env: p.Env, File: first,
-		Words: []uint64{uint64(b.facts.ExtraFiles)},
-	})
 	if b.lateFilter() {
 		b.filter()
 	}
@@ -190,6 +175,18 @@ func (b *builder) execProgram() {
 		op = step.RunAsChild
 	}
 	b.add(step.Step{Op: op})
+}
+
+// settle gets descriptors and arguments ready before a filter might forbid it.
+func (b *builder) settle() {
+	p, first := b.spec.Process, 0 // an exec has no files but the extra ones
+	if !b.exec {
+		first = step.FirstSource + len(b.Sources)
+	}
+	b.add(step.Step{
+		Op: step.Settle, List: p.Args, Env: p.Env, File: first,
+		Words: []uint64{uint64(b.facts.ExtraFiles)},
+	})
 }
 
 func (b *builder) labels() {

@@ -50,7 +50,7 @@ const (
 	Find               // Source: program name; Env: holds PATH. Later Run executes what was found
 	Limits             // the runtime sets resource limits, which it may and init may not, while init waits
 	Park               // File: listening socket; says ready and waits for a connection and a byte on it
-	Settle             // everything ready for Run: List: arguments; Env; File: first extra descriptor; Words[0]: how many, they become 3, 4, ...
+	Settle             // descriptors and arguments ready for Run: List: arguments; Env; File: first extra descriptor; Words[0]: how many, they become 3, 4, ...
 	Run                // executes what Find found; a seccomp filter may stand before it that allows little else
 	RunAsChild         // the same in a child; init stays, passes signals on and reaps orphans
 )
