@@ -126,41 +126,48 @@ func feed(c *client, stream *net.UnixConn, stdin bool, keys []byte) error {
 	return nil
 }
 
-// escapes reads through until the detach keys are typed.
+// escapes reads through until the detach keys are typed; what comes before them is still read.
 type escapes struct {
 	r     io.Reader
 	keys  []byte
 	typed int    // how many of the keys were just typed
-	held  []byte // input that turned out not to be the keys
+	held  []byte // input that is to be read yet
+	over  bool   // the keys were typed
 }
 
 func (e *escapes) Read(p []byte) (int, error) {
-	if len(e.held) > 0 {
-		n := copy(p, e.held)
-		e.held = e.held[n:]
-		return n, nil
+	for len(e.held) == 0 {
+		if e.over {
+			return 0, errDetached
+		}
+		input := make([]byte, len(p))
+		n, err := e.r.Read(input)
+		e.scan(input[:n])
+		if err != nil && len(e.held) == 0 && !e.over {
+			return 0, err
+		}
 	}
-	n, err := e.r.Read(p)
-	out := make([]byte, 0, n+e.typed)
-	for _, b := range p[:n] {
-		if b == e.keys[e.typed] {
-			if e.typed++; e.typed == len(e.keys) {
-				return 0, errDetached
-			}
+	n := copy(p, e.held)
+	e.held = e.held[n:]
+	return n, nil
+}
+
+// scan sorts input into what is to be read and what may be the keys.
+func (e *escapes) scan(input []byte) {
+	for _, b := range input {
+		if b != e.keys[e.typed] {
+			e.held = append(e.held, e.keys[:e.typed]...)
+			e.typed = 0
+		}
+		if b != e.keys[e.typed] {
+			e.held = append(e.held, b)
 			continue
 		}
-		out = append(append(out, e.keys[:e.typed]...), b)
-		e.typed = 0
-		if b == e.keys[0] {
-			out, e.typed = out[:len(out)-1], 1
-			if len(e.keys) == 1 {
-				return 0, errDetached
-			}
+		if e.typed++; e.typed == len(e.keys) {
+			e.over = true
+			return
 		}
 	}
-	copied := copy(p, out)
-	e.held = out[copied:]
-	return copied, err
 }
 
 // detachKeys reads a sequence like "ctrl-p,ctrl-q" or "a"; empty is Docker's default.
