@@ -51,6 +51,7 @@ var containerVerbs = []verb{
 // verbs are the top-level commands.
 var verbs = append(slices.Clone(containerVerbs), []verb{
 	{"container", "manage", (*app).containerCommand},
+	{"build", "image", (*app).buildCommand},
 	{"pull", "image", (*app).pullCommand},
 	{"push", "image", (*app).pushCommand},
 	{"login", "image", (*app).loginCommand},

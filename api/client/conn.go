@@ -57,7 +57,13 @@ func (c *conn) exchange(ctx context.Context, client *Client, r Request, body []b
 	if r.Body == nil {
 		sent <- nil
 	} else { // an engine that refuses answers before it has read all
-		go func() { sent <- writeChunks(c.Conn, r.Body) }()
+		go func() {
+			err := writeChunks(c.Conn, r.Body)
+			sent <- err
+			if errors.Is(err, errBody) { // it cannot be ended, and the engine waits for its end
+				_ = c.Conn.Close()
+			}
+		}()
 	}
 	response, err := c.readHead(r.Method, client)
 	if err != nil {
@@ -69,6 +75,9 @@ func (c *conn) exchange(ctx context.Context, client *Client, r Request, body []b
 	}
 	return response, err
 }
+
+// errBody is the class of failures to read what is to be sent.
+var errBody = errors.New("read what is to be sent")
 
 func writeChunks(w io.Writer, body io.Reader) error {
 	buffer := make([]byte, 64<<10)
@@ -84,7 +93,7 @@ func writeChunks(w io.Writer, body io.Reader) error {
 			return err
 		}
 		if err != nil {
-			return fmt.Errorf("read what is to be sent: %w", err)
+			return fmt.Errorf("%w: %w", errBody, err)
 		}
 	}
 }
