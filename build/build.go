@@ -110,7 +110,7 @@ type Options struct {
 	Layers     Layers
 	Runner     Runner
 	Cache      *cache.Cache
-	HTTP       *http.Client                           // of ADD and remote contexts
+	HTTP       *http.Client                           // of ADD and remote contexts; nil: one with defaults
 	Decompress func(io.Reader) (io.ReadCloser, error) // any compression, recognised by its first bytes
 	Log        *slog.Logger
 	Now        func() time.Time

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -41,6 +42,9 @@ type Builder struct {
 func New(o Options) (*Builder, error) {
 	if o.Parallel == 0 {
 		o.Parallel = 2 * runtime.NumCPU()
+	}
+	if o.HTTP == nil {
+		o.HTTP = &http.Client{}
 	}
 	if err := os.MkdirAll(filepath.Join(o.Root, "contexts"), 0o700); err != nil {
 		return nil, fmt.Errorf("open builder: %w", err)

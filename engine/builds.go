@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"davit/build"
 	"davit/build/cache"
 	"davit/oci"
+	"davit/oci/errdefs"
 	"davit/store/layer"
 )
 
@@ -70,6 +72,15 @@ func (b *Builds) Usage() []wire.CacheRecord {
 			Size: r.Size, CreatedAt: r.Created, LastUsedAt: &used, UsageCount: r.Uses,
 		})
 	}
+	mounts, err := b.builder.CacheMounts()
+	if err != nil {
+		b.Log.Warn("measure cache mounts", "error", err)
+	}
+	for _, m := range mounts {
+		list = append(list, wire.CacheRecord{
+			ID: m.Name, Type: "exec.cachemount", Description: "cache mount " + m.ID, Size: m.Bytes, CreatedAt: m.LastUsed, LastUsedAt: &m.LastUsed,
+		})
+	}
 	return list
 }
 
@@ -100,12 +111,43 @@ func (b *Builds) Prune(ctx context.Context, all bool, unusedFor time.Duration, k
 	if err != nil {
 		return wire.CachePruneReport{}, err
 	}
+	var mounts []string
+	if all {
+		var bytes int64
+		if mounts, bytes, err = b.pruneCacheMounts(ctx, unusedFor); err != nil {
+			return wire.CachePruneReport{}, err
+		}
+		freed += bytes
+	}
 	report := wire.CachePruneReport{CachesDeleted: []string{}, SpaceReclaimed: uint64(freed)}
 	for _, r := range records {
 		report.CachesDeleted = append(report.CachesDeleted, oci.DigestOf([]byte(r.Key)).Short())
 	}
+	report.CachesDeleted = append(report.CachesDeleted, mounts...)
 	b.bus.Publish(events.BuilderEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(freed)})
 	return report, nil
+}
+
+// pruneCacheMounts removes the cache mounts that no step uses, and returns their names and size.
+func (b *Builds) pruneCacheMounts(ctx context.Context, unusedFor time.Duration) (names []string, bytes int64, err error) {
+	mounts, err := b.builder.CacheMounts()
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, m := range mounts {
+		if b.Now().Sub(m.LastUsed) < unusedFor {
+			continue
+		}
+		err := b.builder.RemoveCacheMount(ctx, m.Name)
+		if errors.Is(err, errdefs.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return names, bytes, err
+		}
+		names, bytes = append(names, m.Name), bytes+m.Bytes
+	}
+	return names, bytes, nil
 }
 
 // cacheLayers are the layers that the build cache needs.
