@@ -91,9 +91,17 @@ type Request struct {
 	Network        string            // of RUN steps, as RunSpec.Network
 	ExtraHosts     []string          // of RUN steps, name:address
 	Limits         Limits            // of RUN steps
+	Entitlements   []string          // what RUN steps may ask for: EntitlementInsecure, EntitlementNetworkHost
 	Secrets        Secrets           // nil: there are none
 	Auth           any               // handed to Images.Base untouched
 }
+
+// What a Dockerfile may do only if the one who builds it says so (docker build --allow): somebody
+// else's Dockerfile must not get hold of the host by itself.
+const (
+	EntitlementInsecure    = "security.insecure" // RUN --security=insecure
+	EntitlementNetworkHost = "network.host"      // RUN --network=host
+)
 
 // Result is a finished build.
 type Result struct {

@@ -410,6 +410,25 @@ func TestRequestOptions(t *testing.T) {
 	}
 }
 
+func TestEntitlements(t *testing.T) {
+	h := newHost(t)
+	for _, test := range []struct{ flag, entitlement string }{
+		{"--security=insecure", build.EntitlementInsecure},
+		{"--network=host", build.EntitlementNetworkHost},
+	} {
+		dockerfile := "FROM base\nRUN " + test.flag + " echo x > /x\n"
+		_, err := h.build(dockerfile, nil)
+		if !errors.Is(err, errdefs.ErrForbidden) || !strings.Contains(err.Error(), test.entitlement) {
+			t.Errorf("%s: error %v", test.flag, err)
+		}
+		h.mustBuild(dockerfile, nil, func(r *build.Request) { r.Entitlements = []string{test.entitlement} })
+		spec := h.runner.runs[len(h.runner.runs)-1]
+		if spec.Insecure != (test.flag == "--security=insecure") || (spec.Network == "host") != (test.flag == "--network=host") {
+			t.Errorf("%s: specification %s", test.flag, jsonOf(spec))
+		}
+	}
+}
+
 func TestCacheMountsAreListedAndRemoved(t *testing.T) {
 	h := newHost(t)
 	dockerfile := "FROM base\nRUN --mount=type=cache,target=/c,mode=0700,uid=5 echo 12345 > /c/f\n"

@@ -14,6 +14,7 @@ import (
 	"davit/build/plan"
 	"davit/build/tree"
 	"davit/oci"
+	"davit/oci/errdefs"
 )
 
 // stepOp carries out one step, or takes its outcome from the cache.
@@ -159,6 +160,9 @@ func unpack(step *plan.Copy) string {
 }
 
 func (o *stepOp) prepareRun(ctx context.Context, step *plan.Run, layers []oci.DiffID, in []*state) (*work, error) {
+	if err := o.entitled(step); err != nil {
+		return nil, err
+	}
 	run := &op.Run{
 		Step: step, Network: o.job.request.Network, ExtraHosts: o.job.request.ExtraHosts, Limits: o.job.request.Limits,
 		Stdout: o.output(false), Stderr: o.output(true),
@@ -187,6 +191,19 @@ func (o *stepOp) prepareRun(ctx context.Context, step *plan.Run, layers []oci.Di
 		run:   func(ctx context.Context) (oci.DiffID, error) { return o.job.worker.Run(ctx, layers, run) },
 		close: nothing,
 	}, nil
+}
+
+// entitled refuses what the request does not allow to its Dockerfile. A build that runs in the host's
+// network as a whole allows that to each step.
+func (o *stepOp) entitled(step *plan.Run) error {
+	allowed := o.job.request.Entitlements
+	if step.Insecure && !slices.Contains(allowed, EntitlementInsecure) {
+		return errdefs.Forbidden("RUN --security=insecure is not allowed: this build has no entitlement %s", EntitlementInsecure)
+	}
+	if step.Network == "host" && o.job.request.Network != "host" && !slices.Contains(allowed, EntitlementNetworkHost) {
+		return errdefs.Forbidden("RUN --network=host is not allowed: this build has no entitlement %s", EntitlementNetworkHost)
+	}
+	return nil
 }
 
 // output passes on what a step's process writes.
