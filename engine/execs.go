@@ -126,27 +126,40 @@ func (x *Execs) Start(ctx context.Context, id string, o StartOptions) (stream, e
 	if err != nil {
 		e.ended(exitCodeOf(err))
 		x.later(e)
-		return nil, startError(err)
+		return nil, execError(err)
 	}
 	x.tell(e.actor.record(), events.Action("exec_start: "+strings.Join(e.request.Cmd, " ")), map[string]string{"execID": e.id})
 	return conn, nil
+}
+
+// execError gives the reason why a program could not be executed Docker's words and class.
+func execError(err error) error {
+	if exitCodeOf(err) == notStarted {
+		return err
+	}
+	return errdefs.New(errdefs.ErrInvalid, "OCI runtime exec failed: exec failed: unable to start container process: %w: unknown", err)
 }
 
 // begin lets an exec be started once.
 func (e *execution) begin() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.startable(); err != nil {
+		return err
+	}
+	e.started = true
+	return nil
+}
+
+// startable says why an exec cannot be started; the caller holds e.mu.
+func (e *execution) startable() error {
 	switch {
 	case e.code != nil:
 		return errdefs.Conflict("exec %s has already run", e.id)
 	case e.started:
 		return errdefs.Conflict("exec %s has already started", e.id)
 	}
-	if err := execable(e.actor.record()); err != nil {
-		return err
-	}
-	e.started = true
-	return nil
+	return execable(e.actor.record())
 }
 
 func (x *Execs) run(ctx context.Context, e *execution, o StartOptions) (stream, error) {
@@ -251,13 +264,15 @@ func (x *Execs) Detached(id string) {
 	}
 }
 
-// Request returns what an exec was created with.
+// Request returns what an exec was created with, if it can be started now.
 func (x *Execs) Request(id string) (wire.ExecCreateRequest, error) {
 	e, err := x.find(id)
 	if err != nil {
 		return wire.ExecCreateRequest{}, err
 	}
-	return e.request, nil
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.request, e.startable()
 }
 
 // Inspect describes an exec.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
 
@@ -138,31 +137,37 @@ func (s *Server) startExec(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	stream, err := s.Engine.Execs.Start(r.Context(), id, o)
-	if err != nil {
+	if q.Detach {
+		_, err := s.Engine.Execs.Start(r.Context(), id, o)
 		return err
 	}
-	if q.Detach {
-		w.WriteHeader(http.StatusOK)
-		return nil
-	}
-	return s.joinExec(w, r, id, request, stream)
+	return s.runExec(w, r, id, request, o)
 }
 
-// joinExec connects the client with its exec, and lets it go once the exit code can be asked for.
-func (s *Server) joinExec(w http.ResponseWriter, r *request, id string, q wire.ExecCreateRequest, stream *net.UnixConn) error {
+// runExec starts an exec for a client that stays connected until the exit code can be asked for. The
+// client has its connection first: why a program cannot be executed is told as if it were output.
+func (s *Server) runExec(w http.ResponseWriter, r *request, id string, q wire.ExecCreateRequest, o engine.StartOptions) error {
+	var keys []byte
+	var err error
+	if q.Tty {
+		if keys, err = detachKeys(q.DetachKeys); err != nil {
+			return err
+		}
+	}
 	c, err := takeOver(w, r, streamKind(r, q.Tty))
 	if err != nil {
-		stream.Close()
 		return err
 	}
 	defer c.Close()
-	var keys []byte
-	if q.Tty {
-		if keys, err = detachKeys(q.DetachKeys); err != nil {
-			stream.Close()
-			return nil
+	stream, err := s.Engine.Execs.Start(gone(r), id, o)
+	if err != nil {
+		message := []byte(err.Error() + "\r\n")
+		if q.Tty {
+			_, _ = c.Write(message) // the client may be gone
+		} else {
+			_ = frame(c.Conn, 1, message)
 		}
+		return nil
 	}
 	if err := bridgeUntil(c, stream, q.AttachStdin, keys, s.execDone(id)); errors.Is(err, errDetached) {
 		s.Engine.Execs.Detached(id)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 
 	registrywire "github.com/moby/moby/api/types/registry"
@@ -146,17 +145,9 @@ func (s *Server) pullImage(w http.ResponseWriter, r *request, platform *oci.Plat
 	}
 	m := newMessages(w)
 	for _, name := range names {
-		if name.Tag != "" {
-			m.status(name.Tag, "Pulling from "+name.FamiliarName())
-		} else {
-			m.status("", "Pulling from "+name.FamiliarName())
-		}
-		pulled, err := s.Engine.Images.Pull(r.Context(), name, platform, creds, m.progress)
-		if err != nil {
+		if _, err := s.Engine.Images.Pull(r.Context(), name, platform, creds, m.progress); err != nil {
 			return m.fail(err)
 		}
-		m.status("", "Digest: "+string(pulled.Target.Digest))
-		m.status("", pulled.Status(name))
 	}
 	return nil
 }
@@ -231,13 +222,11 @@ func (s *Server) pushImage(w http.ResponseWriter, r *request) error {
 		}
 	}
 	m := newMessages(w)
-	m.status("", "The push refers to repository ["+name.Name()+"]")
 	for _, name := range names {
 		pushed, err := s.Engine.Images.Push(r.Context(), name, platform, creds, m.progress)
 		if err != nil {
 			return m.fail(err)
 		}
-		m.status("", pushed.Tag+": digest: "+string(pushed.Digest)+" size: "+strconv.FormatInt(pushed.Size, 10))
 		m.aux(struct {
 			Tag    string
 			Digest oci.Digest
