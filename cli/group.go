@@ -6,8 +6,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const formatUsage = "Format output using a custom template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE' (Go templates)"
-
 // groupCommand holds verbs of one kind of object: davit image ls.
 func groupCommand(name, short string, subs ...*cobra.Command) *cobra.Command {
 	group := &cobra.Command{

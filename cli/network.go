@@ -216,7 +216,7 @@ func (a *app) networkListCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&filters, "filter", "f", nil, `Provide filter values (e.g. "driver=bridge")`)
-	flags.StringVar(&spec, "format", "", formatUsage)
+	addFormat(cmd, &spec)
 	flags.BoolVar(&noTrunc, "no-trunc", false, "Do not truncate the output")
 	flags.BoolVarP(&quiet, "quiet", "q", false, "Only display network IDs")
 	return cmd
@@ -228,7 +228,7 @@ func networkRows(list []network.Summary, noTrunc bool) []networkRow {
 	for _, n := range list {
 		row := networkRow{
 			CreatedAt: n.Created.String(), Driver: n.Driver, ID: n.ID, IPv4: strconv.FormatBool(n.EnableIPv4),
-			IPv6: strconv.FormatBool(n.EnableIPv6), Internal: strconv.FormatBool(n.Internal), Labels: joinLabels(n.Labels),
+			IPv6: strconv.FormatBool(n.EnableIPv6), Internal: strconv.FormatBool(n.Internal), Labels: joinPairs(n.Labels, ","),
 			Name: n.Name, Scope: n.Scope, labels: n.Labels,
 		}
 		if !noTrunc {

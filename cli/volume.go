@@ -100,7 +100,7 @@ func (a *app) volumeListCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&filters, "filter", "f", nil, `Provide filter values (e.g. "dangling=true")`)
-	flags.StringVar(&spec, "format", "", formatUsage)
+	addFormat(cmd, &spec)
 	flags.BoolVarP(&quiet, "quiet", "q", false, "Only display volume names")
 	return cmd
 }
@@ -110,8 +110,8 @@ func volumeRows(list []volume.Volume) []volumeRow {
 	rows := []volumeRow{}
 	for _, v := range list {
 		row := volumeRow{
-			Driver: v.Driver, Labels: joinLabels(v.Labels), Links: "N/A", Mountpoint: v.Mountpoint, Name: v.Name,
-			Scope: v.Scope, Size: "N/A", labels: v.Labels,
+			Driver: v.Driver, Labels: joinPairs(v.Labels, ","), Links: unknown, Mountpoint: v.Mountpoint, Name: v.Name,
+			Scope: v.Scope, Size: unknown, labels: v.Labels,
 		}
 		if v.UsageData != nil {
 			row.Links = strconv.FormatInt(v.UsageData.RefCount, 10)
@@ -122,13 +122,13 @@ func volumeRows(list []volume.Volume) []volumeRow {
 	return rows
 }
 
-// joinLabels writes labels as a=b,c=d.
-func joinLabels(labels map[string]string) string {
+// joinPairs writes a=b and c=d with the separator between them.
+func joinPairs(labels map[string]string, separator string) string {
 	var parts []string
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		parts = append(parts, key+"="+labels[key])
 	}
-	return strings.Join(parts, ",")
+	return strings.Join(parts, separator)
 }
 
 func (a *app) volumePruneCommand() *cobra.Command {
