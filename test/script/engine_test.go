@@ -75,7 +75,7 @@ func (e *engine) start() error {
 func (e *engine) waitReady() error {
 	deadline := time.Now().Add(15 * time.Second)
 	for time.Now().Before(deadline) {
-		ping := exec.Command(filepath.Join(e.bin, "davit"), "version")
+		ping := exec.Command(filepath.Join(e.bin, "davit"), "ps", "-q")
 		ping.Env = e.env()
 		if ping.Run() == nil {
 			return nil

@@ -122,8 +122,8 @@ func (e *engine) residue(t *testing.T) map[string][]string {
 		"interface":     links,
 		"control group": strings.Fields(string(groups)),
 		"container":     strings.Fields(e.must(t, davit, "ps", "-aq")),
-		"volume":        strings.Fields(e.must(t, davit, "volume", "ls", "-q")),
-		"network":       strings.Fields(e.must(t, davit, "network", "ls", "-q")),
+		"volume":        strings.Fields(e.must(t, "docker", "volume", "ls", "-q")),
+		"network":       strings.Fields(e.must(t, "docker", "network", "ls", "-q")),
 	}
 }
 

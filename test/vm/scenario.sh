@@ -20,20 +20,20 @@ check info 'CgroupVersion.*2|Cgroup Version: 2' davit info
 check run '^hello$' davit run --rm busybox echo hello
 check exit-code '^7$' sh -c 'davit run --rm busybox sh -c "exit 7"; echo $?'
 check user-namespace '^ +0 +[1-9][0-9]+ ' davit run --rm busybox cat /proc/self/uid_map
-check layer-owner '^0:0$' sh -c 'davit run --name o busybox touch /made; stat -c %u:%g $(find /var/lib/davit -name made | head -1); davit rm o >/dev/null'
+check layer-owner '^0:0$' sh -c 'davit run --name oo busybox touch /made; stat -c %u:%g $(find /var/lib/davit -name made | head -1); davit rm oo >/dev/null'
 check memory-limit '^33554432$' davit run --rm -m 32m busybox cat /sys/fs/cgroup/memory.max
 check out-of-memory '^137 true$' sh -c 'davit run --name hog -m 32m --memory-swap 32m busybox dd if=/dev/zero of=/dev/null bs=64m count=1 >/dev/null 2>&1; echo $? $(davit inspect -f "{{.State.OOMKilled}}" hog); davit rm hog >/dev/null'
 check cpu-limit '^50000 100000$' davit run --rm --cpus 0.5 busybox cat /sys/fs/cgroup/cpu.max
 check pids-limit 'fork' davit run --rm --pids-limit 20 busybox sh -c 'i=0; while [ $i -lt 40 ]; do sleep 1 & i=$((i+1)); done; wait'
 check devices 'refused' davit run --rm --userns=host --cap-add MKNOD busybox sh -c 'mknod /tmp/vda b 254 0 && dd if=/tmp/vda of=/dev/null count=1 2>/dev/null || echo refused'
-check pause 'paused' sh -c 'davit run -d --name p busybox sleep 1000 >/dev/null; davit pause p >/dev/null; davit inspect -f "{{.State.Status}}" p; cat /sys/fs/cgroup/davit/*/cgroup.freeze; davit unpause p >/dev/null'
-check exec '^in$' davit exec p echo in
-check stats '^p [0-9.]+%' davit stats --no-stream --format '{{.Name}} {{.CPUPerc}}' p
-check update '^67108864$' sh -c 'davit update -m 64m --memory-swap 64m p >/dev/null; davit exec p cat /sys/fs/cgroup/memory.max'
-check survive '^in$' sh -c 'kill -9 $(pidof davitd); davitd --data-root /var/lib/davit --exec-root /run/davit -H unix:///run/davit.sock >>/tmp/davitd.log 2>&1 & i=0; until davit version >/dev/null 2>&1; do i=$((i+1)); [ $i -lt 100 ] || break; sleep 0.1; done; davit exec p echo in'
-check remove '^p$' davit rm -f p
-check port 'page' sh -c 'davit run -d --name w -p 8080:80 busybox sh -c "echo page >/tmp/index.html; httpd -f -p 80 -h /tmp" >/dev/null; i=0; until wget -qO- http://127.0.0.1:8080/index.html 2>/dev/null; do i=$((i+1)); [ $i -lt 50 ] || break; sleep 0.1; done'
-check remove-web '^w$' davit rm -f w
+check pause 'paused' sh -c 'davit run -d --name pp busybox sleep 1000 >/dev/null; davit pause pp >/dev/null; davit inspect -f "{{.State.Status}}" pp; cat /sys/fs/cgroup/davit/*/cgroup.freeze; davit unpause pp >/dev/null'
+check exec '^in$' davit exec pp echo in
+check stats '^pp [0-9.]+%' davit stats --no-stream --format '{{.Name}} {{.CPUPerc}}' pp
+check update '^67108864$' sh -c 'davit update -m 64m --memory-swap 64m pp >/dev/null; davit exec pp cat /sys/fs/cgroup/memory.max'
+check survive '^in$' sh -c 'kill -9 $(pidof davitd); davitd --data-root /var/lib/davit --exec-root /run/davit -H unix:///run/davit.sock >>/tmp/davitd.log 2>&1 & i=0; until davit version >/dev/null 2>&1; do i=$((i+1)); [ $i -lt 100 ] || break; sleep 0.1; done; davit exec pp echo in'
+check remove '^pp$' davit rm -f pp
+check port 'page' sh -c 'davit run -d --name ww -p 8080:80 busybox sh -c "echo page >/tmp/index.html; httpd -f -p 80 -h /tmp" >/dev/null; i=0; until wget -qO- http://127.0.0.1:8080/index.html 2>/dev/null; do i=$((i+1)); [ $i -lt 50 ] || break; sleep 0.1; done'
+check remove-web '^ww$' davit rm -f ww
 check privileged '^0 +0 +4294967295|^ +0 +0 +4294967295' davit run --rm --privileged busybox cat /proc/self/uid_map
 i=0
 while [ -n "$(find /sys/fs/cgroup/davit -mindepth 1 -type d 2>/dev/null)" ] && [ $i -lt 50 ]; do i=$((i + 1)); sleep 0.1; done
