@@ -82,7 +82,7 @@ func (a *app) logsClearCommand() *cobra.Command {
 				return err
 			}
 			return a.each(args, func(name string) error {
-				err := engine.Delete(cmd.Context(), "/davit/containers/"+url.PathEscape(name)+"/logs", nil, nil)
+				err := engine.Post(cmd.Context(), "/davit/containers/"+url.PathEscape(name)+"/logs/clear", nil, nil, nil)
 				var answered *client.Error
 				if errors.As(err, &answered) && answered.Status == 404 && answered.Message == "page not found" {
 					return errors.New("this engine cannot clear logs: it is not davit's")

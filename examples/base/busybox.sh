@@ -5,6 +5,7 @@ out=$(realpath -m "${1:?usage: busybox.sh OUT.tar}")
 busybox=$(command -v busybox) || { echo "busybox.sh: install busybox-static first" >&2; exit 1; }
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+chmod 755 "$dir"
 mkdir -p "$dir"/{bin,dev,etc,home,proc,root,sys,tmp,usr/bin,usr/sbin,var/www}
 chmod 1777 "$dir/tmp"
 chmod 700 "$dir/root"

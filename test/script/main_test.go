@@ -39,6 +39,14 @@ func runSandboxed(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	bin, err := filepath.Abs("../../bin")
+	if err == nil {
+		err = os.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }
 

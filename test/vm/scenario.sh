@@ -22,7 +22,7 @@ check exit-code '^7$' sh -c 'davit run --rm busybox sh -c "exit 7"; echo $?'
 check user-namespace '^ +0 +[1-9][0-9]+ ' davit run --rm busybox cat /proc/self/uid_map
 check layer-owner '^0:0$' sh -c 'davit run --name oo busybox touch /made; stat -c %u:%g $(find /var/lib/davit -name made | head -1); davit rm oo >/dev/null'
 check memory-limit '^33554432$' davit run --rm -m 32m busybox cat /sys/fs/cgroup/memory.max
-check out-of-memory '^137 true$' sh -c 'davit run --name hog -m 32m --memory-swap 32m busybox dd if=/dev/zero of=/dev/null bs=64m count=1 >/dev/null 2>&1; echo $? $(davit inspect -f "{{.State.OOMKilled}}" hog); davit rm hog >/dev/null'
+check out-of-memory '^137 true$' sh -c 'davit run --name hog -m 32m --memory-swap 32m busybox dd if=/dev/zero of=/dev/null bs=64M count=1 >/dev/null 2>&1; echo $? $(davit inspect -f "{{.State.OOMKilled}}" hog); davit rm hog >/dev/null'
 check cpu-limit '^50000 100000$' davit run --rm --cpus 0.5 busybox cat /sys/fs/cgroup/cpu.max
 check pids-limit 'fork' davit run --rm --pids-limit 20 busybox sh -c 'i=0; while [ $i -lt 40 ]; do sleep 1 & i=$((i+1)); done; wait'
 check devices 'refused' davit run --rm --userns=host --cap-add MKNOD busybox sh -c 'mknod /tmp/vda b 254 0 && dd if=/tmp/vda of=/dev/null count=1 2>/dev/null || echo refused'
