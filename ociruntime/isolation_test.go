@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"davit/ociruntime"
+	"davit/ociruntime/plan"
 )
 
 func TestRootIsNobodyOnTheHost(t *testing.T) {
@@ -62,6 +63,19 @@ func TestUnmappableMountIsNamed(t *testing.T) {
 	_, err := e.runtime.Create(t.Context(), "c", ociruntime.CreateOptions{Spec: s, Rootfs: e.rootfs})
 	if err == nil || !strings.Contains(err.Error(), "/proc/fs") || !strings.Contains(err.Error(), "cannot be idmapped") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestUnmappableMountMayBeBound(t *testing.T) {
+	e := newEnv(t)
+	s := e.spec("sh", "-c", "cat /x/version; echo x > /null && echo written")
+	options := []string{"rbind", "ridmap", plan.OptionalIDMap}
+	s.Mounts = append(s.Mounts,
+		specs.Mount{Destination: "/x", Type: "bind", Source: "/proc", Options: options},
+		specs.Mount{Destination: "/null", Type: "bind", Source: "/dev/null", Options: options})
+	out, _ := e.run(s)
+	if !strings.HasPrefix(out, "Linux version") || !strings.HasSuffix(out, "written\n") {
+		t.Errorf("got %q", out)
 	}
 }
 

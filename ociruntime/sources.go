@@ -50,7 +50,7 @@ func mountRootfs(r rootfs.Rootfs, m mount.Mapping) (*os.File, error) {
 func (n *creation) openSource(s plan.Source) (*os.File, error) {
 	o := mount.Options{
 		Recursive: s.Recursive, Set: s.Set, Clear: s.Clear, SetAll: s.SetAll, ClearAll: s.ClearAll,
-		Propagation: s.Propagation, MapAll: s.IDMapAll,
+		Propagation: s.Propagation, MapAll: s.IDMapAll, MapIfPossible: s.IDMapIfPossible,
 	}
 	if s.IDMap {
 		userNS, err := n.mapNamespace(s)

@@ -39,7 +39,11 @@ func openNull() (int, error) {
 
 // mountNew makes a new file system and attaches it at a path inside the root.
 func (p *process) mountNew(s *step.Step, copyUp bool) error {
-	target, err := p.openDir(s.Path, 0o755)
+	mode := uint32(0o755)
+	if s.Type == "tmpfs" {
+		mode = 0o1777 // as the kernel's own default, where there was no directory to take the mode of
+	}
+	target, err := p.openDir(s.Path, mode)
 	if err != nil {
 		return detail("open target", err)
 	}

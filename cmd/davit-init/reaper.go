@@ -29,6 +29,11 @@ func (p *process) runAsChild() error {
 	if err := unix.CloseRange(0, ^uint(0)>>33, 0); err != nil {
 		return err
 	}
+	name := [16]byte{}
+	copy(name[:], "davit-init") // what ps shows, in place of the memfd's name
+	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
+		return err
+	}
 	reap(child) // it may have ended already
 	for signal := range signals {
 		if signal == unix.SIGCHLD {

@@ -109,7 +109,7 @@ func (b builder) userMount(m Mount) specs.Mount {
 	if propagation == "" {
 		propagation = mount.PropagationRPrivate
 	}
-	options := b.idmapped([]string{bind, string(propagation)}, idmap)
+	options := b.idmapped([]string{bind, string(propagation)}, idmap, optionalIDMap)
 	switch {
 	case m.RW:
 	case m.ReadOnlyTop || m.NonRecursive:
@@ -124,12 +124,16 @@ func (b builder) userMount(m Mount) specs.Mount {
 	return specs.Mount{Destination: m.Destination, Type: "bind", Source: source, Options: options}
 }
 
-// idmapped adds the option that maps a mount by the container's user namespace, if it has one.
-func (b builder) idmapped(options []string, option string) []string {
+// optionalIDMap has davit-oci bind a source unmapped when its file system cannot be mapped (devices, other
+// overlays, network file systems), rather than refuse what users of Docker expect to work.
+const optionalIDMap = "x-davit.idmap-if-possible"
+
+// idmapped adds the options that map a mount by the container's user namespace, if it has one.
+func (b builder) idmapped(options []string, add ...string) []string {
 	if b.Record.UserNS.Mode == UserHost {
 		return options
 	}
-	return append(options, option)
+	return append(options, add...)
 }
 
 // TmpfsOptions turns --tmpfs and --mount options into those of mount(8).

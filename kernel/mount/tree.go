@@ -23,6 +23,7 @@ type Options struct {
 	Propagation      uint64   // MS_PRIVATE and its kind, with MS_REC for all mounts; 0 leaves it
 	UserNS           *os.File // map ids by this namespace; nil leaves them
 	MapAll           bool     // also those of the mounts below
+	MapIfPossible    bool     // what cannot be mapped is left unmapped: its files belong to nobody there
 }
 
 // Tree returns a detached copy of the mount at path. It follows links in path. When the file system
@@ -41,7 +42,7 @@ func Tree(path string, o Options) (*os.File, error) {
 
 func (o Options) apply(tree *os.File) error {
 	if o.UserNS != nil {
-		if err := idmap(tree, o.MapAll, o.UserNS); err != nil {
+		if err := o.idmap(tree); err != nil {
 			return err
 		}
 	}
@@ -61,6 +62,22 @@ func (o Options) apply(tree *os.File) error {
 		}
 	}
 	return nil
+}
+
+// idmap maps the tree. If that may fail, what is below is given up first, then all of it: a device file,
+// a socket on an odd file system or the host's root is of use unmapped too.
+func (o Options) idmap(tree *os.File) error {
+	err := idmap(tree, o.MapAll, o.UserNS)
+	if !o.MapIfPossible || !errors.Is(err, errdefs.ErrUnsupported) {
+		return err
+	}
+	if o.MapAll {
+		err = idmap(tree, false, o.UserNS)
+	}
+	if errors.Is(err, errdefs.ErrUnsupported) {
+		return nil
+	}
+	return err
 }
 
 func idmap(tree *os.File, all bool, userns *os.File) error {

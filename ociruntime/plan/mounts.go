@@ -47,7 +47,7 @@ func (b *builder) bind(m specs.Mount, target string, o options) {
 	b.bindFile(target, Source{
 		Path: m.Source, Recursive: o.recursive, Propagation: propagation,
 		Set: o.set, Clear: o.clear, SetAll: o.setAll, ClearAll: o.clearAll,
-		IDMap: o.idmap || len(m.UIDMappings) > 0, IDMapAll: o.idmapAll,
+		IDMap: o.idmap || len(m.UIDMappings) > 0, IDMapAll: o.idmapAll, IDMapIfPossible: o.idmapIfPossible,
 		UIDs: m.UIDMappings, GIDs: m.GIDMappings,
 	})
 }

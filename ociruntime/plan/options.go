@@ -37,6 +37,7 @@ type options struct {
 	propagateAll     bool
 	copyUp           bool
 	idmap, idmapAll  bool
+	idmapIfPossible  bool
 	fs               []string // for the file system itself
 }
 
@@ -87,12 +88,18 @@ func (o *options) parse(name string) {
 		o.idmap = true
 	case "ridmap":
 		o.idmap, o.idmapAll = true, true
+	case OptionalIDMap:
+		o.idmapIfPossible = true
 	case "tmpcopyup":
 		o.copyUp = true
 	default:
 		o.fs = append(o.fs, name)
 	}
 }
+
+// OptionalIDMap is davit's own mount option beside idmap and ridmap: a source that its file system cannot
+// map is bound as it is. Options that begin with "x-" are user space's (mount(8)).
+const OptionalIDMap = "x-davit.idmap-if-possible"
 
 func trimR(name string) string {
 	if name == "" {

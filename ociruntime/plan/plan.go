@@ -60,6 +60,7 @@ type Source struct {
 	Propagation      uint64                 // MS_PRIVATE when 0; may hold MS_REC
 	IDMap            bool                   // map ids by the container's user namespace
 	IDMapAll         bool                   // also the mounts below
+	IDMapIfPossible  bool                   // what cannot be mapped is bound unmapped
 	UIDs, GIDs       []specs.LinuxIDMapping // another mapping than the container's
 }
 
