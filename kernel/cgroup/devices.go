@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -64,11 +65,12 @@ type device struct {
 type deviceList struct {
 	allow  bool
 	except map[device]access
+	rank   map[device]int // when a device was first mentioned
 }
 
 // resolveDevices plays the rules through from "nothing is allowed".
 func resolveDevices(rules []specs.LinuxDeviceCgroup) (deviceList, error) {
-	l := deviceList{except: map[device]access{}}
+	l := deviceList{except: map[device]access{}, rank: map[device]int{}}
 	for _, r := range rules {
 		if err := l.add(r); err != nil {
 			return l, err
@@ -100,6 +102,9 @@ func (l *deviceList) add(r specs.LinuxDeviceCgroup) error {
 	}
 	for _, kind := range []byte(kinds) {
 		d.kind = kind
+		if _, known := l.rank[d]; !known {
+			l.rank[d] = len(l.rank)
+		}
 		if r.Allow == l.allow {
 			l.except[d] &^= bits
 		} else {
@@ -139,10 +144,10 @@ func parseAccess(s string) (access, error) {
 	return bits, nil
 }
 
-// sorted returns the exceptions in a fixed order.
+// sorted returns the exceptions in the order of the rules, or where there were none by name.
 func (l deviceList) sorted() []device {
 	return slices.SortedFunc(maps.Keys(l.except), func(a, b device) int {
-		return strings.Compare(a.String(), b.String())
+		return cmp.Or(cmp.Compare(l.rank[a], l.rank[b]), strings.Compare(a.String(), b.String()))
 	})
 }
 
