@@ -48,7 +48,7 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	}
 	n := &creation{runtime: r, id: id, options: o}
 	defer n.release()
-	for _, do := range []func() error{n.check, n.listen, n.makeCgroup, n.makePlan, n.clone, n.handOver} {
+	for _, do := range []func() error{n.outline, n.listen, n.makeCgroup, n.clone, n.makePlan, n.handOver} {
 		if err := do(); err != nil {
 			return nil, errors.Join(err, n.undo())
 		}
@@ -60,12 +60,12 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	return c, nil
 }
 
-// check refuses what later steps could not make sense of.
-func (n *creation) check() error {
-	if n.options.Spec == nil || n.options.Spec.Linux == nil {
-		return errdefs.Invalid("the spec has no linux section")
+// outline checks the spec and opens the namespaces that it joins.
+func (n *creation) outline() (err error) {
+	if n.plan, err = plan.Outline(n.options.Spec); err != nil {
+		return err
 	}
-	return nil
+	return n.openJoins()
 }
 
 // listen makes the socket on which the parked init accepts. Its path may be longer than a socket
@@ -128,12 +128,10 @@ func withDefaultDevices(r *specs.LinuxResources) *specs.LinuxResources {
 	return &with
 }
 
+// makePlan plans everything else, while init starts up.
 func (n *creation) makePlan() error {
-	filter, err := compileFilter(n.options.Spec.Linux.Seccomp)
+	filter, err := n.runtime.compileFilter(n.options.Spec.Linux.Seccomp)
 	if err != nil {
-		return err
-	}
-	if err := n.openJoins(); err != nil {
 		return err
 	}
 	facts := n.runtime.facts(filter)
@@ -291,7 +289,7 @@ func (n *creation) handOver() error {
 	if err := n.tellHooks(); err != nil {
 		return err
 	}
-	return n.init.Send(append(files, n.options.ExtraFiles...))
+	return n.init.Send(n.plan, append(files, n.options.ExtraFiles...))
 }
 
 func isZero(r rootfs.Rootfs) bool { return r.Dir == "" && len(r.Lower) == 0 && r.Upper == "" }

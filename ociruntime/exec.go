@@ -38,7 +38,7 @@ func (c *Container) Exec(ctx context.Context, o ExecOptions) (_ *Process, err er
 		return nil, err
 	}
 	defer init.Close()
-	if err = init.Send(o.ExtraFiles); err == nil {
+	if err = init.Send(p, o.ExtraFiles); err == nil {
 		err = init.Follow(ctx)
 	}
 	if err != nil {
@@ -56,7 +56,7 @@ func (c *Container) planExec(spec *specs.Spec, o ExecOptions) (*plan.Plan, error
 	if o.Process == nil {
 		return nil, errdefs.Invalid("no process given")
 	}
-	filter, err := compileFilter(spec.Linux.Seccomp)
+	filter, err := c.runtime.compileFilter(spec.Linux.Seccomp)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"davit/kernel/cgroup"
+	"davit/kernel/seccomp"
 	"davit/kernel/sys"
 	"davit/oci/errdefs"
 	"davit/ociruntime/stage"
@@ -25,6 +26,7 @@ type Runtime struct {
 	log     *slog.Logger
 	host    hostFacts
 	null    *os.File
+	filters seccomp.Cache
 }
 
 // New returns a runtime over o.StateRoot, which it makes if missing.

@@ -10,11 +10,11 @@ import (
 )
 
 // compileFilter compiles a container's seccomp profile; nil means none.
-func compileFilter(profile *specs.LinuxSeccomp) (seccomp.Program, error) {
+func (r *Runtime) compileFilter(profile *specs.LinuxSeccomp) (seccomp.Program, error) {
 	if profile == nil {
 		return seccomp.Program{}, nil
 	}
-	p, err := seccomp.Compile(profile)
+	p, err := r.filters.Compile(profile)
 	if err != nil {
 		return p, fmt.Errorf("compile seccomp profile: %w", err)
 	}

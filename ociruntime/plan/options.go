@@ -41,9 +41,9 @@ type options struct {
 	fs               []string // for the file system itself
 }
 
-type flag struct{ set, clear uint64 }
+type change struct{ set, clear uint64 }
 
-var attributes = map[string]flag{
+var attributes = map[string]change{
 	"ro": {readOnly, 0}, "rw": {0, readOnly}, "nosuid": {noSuid, 0}, "suid": {0, noSuid},
 	"nodev": {noDev, 0}, "dev": {0, noDev}, "noexec": {noExec, 0}, "exec": {0, noExec},
 	"noatime": {noAtime, atimeMask}, "atime": {0, atimeMask}, "relatime": {0, atimeMask}, "norelatime": {0, atimeMask},

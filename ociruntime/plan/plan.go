@@ -78,6 +78,16 @@ type builder struct {
 	exec  bool // one more process rather than a container
 }
 
+// Outline checks a spec and returns the part of its plan that clone(2) needs: New, UIDs, GIDs and
+// NeedsRoot. The rest can be planned while the clone starts up.
+func Outline(spec *specs.Spec) (*Plan, error) {
+	if err := validate(spec); err != nil {
+		return nil, err
+	}
+	b := &builder{spec: spec}
+	return &b.Plan, b.namespaces()
+}
+
 // Build plans a new container. It fails with ErrInvalid when the spec is wrong or contradicts itself.
 func Build(spec *specs.Spec, facts Facts) (*Plan, error) {
 	if err := validate(spec); err != nil {

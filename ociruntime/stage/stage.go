@@ -42,8 +42,8 @@ import (
 
 // Launch says how to start init.
 type Launch struct {
-	Init   *os.File // the davit-init binary
-	Plan   *plan.Plan
+	Init   *os.File   // the davit-init binary
+	Plan   *plan.Plan // its New, UIDs, GIDs and NeedsRoot; an outline is enough
 	Stdio  [3]*os.File
 	Join   []sys.Join // namespaces to be entered
 	Cgroup *os.File   // cgroup v2 directory, or nil
@@ -94,11 +94,12 @@ func Start(l Launch) (*Init, error) {
 		ours.Close()
 		return nil, fmt.Errorf("start init: %w", err)
 	}
-	return &Init{Pid: child.Pid, PidFD: child.PidFD, child: child, plan: l.Plan, control: &conn{socket: ours}, log: l.Log}, nil
+	return &Init{Pid: child.Pid, PidFD: child.PidFD, child: child, control: &conn{socket: ours}, log: l.Log}, nil
 }
 
 // Send gives init its program: the plan's steps with the files that they refer to.
-func (i *Init) Send(files []*os.File) error {
+func (i *Init) Send(p *plan.Plan, files []*os.File) error {
+	i.plan = p
 	fds := make([]int, len(files))
 	for n, f := range files {
 		fds[n] = int(f.Fd())
