@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+
+	"davit/oci/errdefs"
 )
 
 func (l *lowering) copy(c *instructions.CopyCommand) error {
@@ -90,7 +92,7 @@ func (l *lowering) sources(op *Copy, name string, c instructions.SourcesAndDest)
 		op.Dest += "/"
 	}
 	if len(op.Sources)+len(op.Inline) > 1 && !directory {
-		return fmt.Errorf("When using %s with more than one source file, the destination must be a directory and end with a /", name) //nolint:staticcheck // docker's words
+		return errdefs.Invalid("When using %s with more than one source file, the destination must be a directory and end with a /", name)
 	}
 	return nil
 }
