@@ -56,10 +56,12 @@ func (a *app) login(ctx context.Context, server string, f loginFlags) error {
 	}
 	if f.user == "" && f.password == "" && !f.stdin && !known.Anonymous() {
 		fmt.Fprintln(a.out, "Authenticating with existing credentials...")
-		if err := a.authenticate(ctx, config, server, known); err == nil {
+		_, status, err := a.try(ctx, server, known)
+		if err == nil {
+			fmt.Fprintln(a.out, status)
 			return nil
 		}
-		fmt.Fprintln(a.err, "Login did not succeed, error: the kept credentials are no longer valid")
+		fmt.Fprintf(a.err, "Login did not succeed, error: %v\n", err)
 	}
 	given, err := a.askCredentials(f, known.Username)
 	if err != nil {
@@ -68,15 +70,24 @@ func (a *app) login(ctx context.Context, server string, f loginFlags) error {
 	return a.authenticate(ctx, config, server, given)
 }
 
-// authenticate has the engine try the credentials, and keeps those that the registry takes.
-func (a *app) authenticate(ctx context.Context, config *auth.ConfigFile, server string, given auth.Credentials) error {
+// try has the engine ask the registry. It returns what is to be kept and the engine's word on it.
+func (a *app) try(ctx context.Context, server string, given auth.Credentials) (auth.Credentials, string, error) {
 	given.ServerAddress = server
 	var answer registry.AuthResponse
 	if err := a.post(ctx, "/auth", nil, given, &answer); err != nil {
-		return err
+		return given, "", err
 	}
 	if answer.IdentityToken != "" {
 		given.Password, given.IdentityToken = "", answer.IdentityToken
+	}
+	return given, answer.Status, nil
+}
+
+// authenticate keeps the credentials if the registry takes them.
+func (a *app) authenticate(ctx context.Context, config *auth.ConfigFile, server string, given auth.Credentials) error {
+	given, status, err := a.try(ctx, server, given)
+	if err != nil {
+		return err
 	}
 	where, err := config.Store(ctx, auth.Host(server), given)
 	if err != nil {
@@ -85,8 +96,8 @@ func (a *app) authenticate(ctx context.Context, config *auth.ConfigFile, server 
 	if !strings.HasPrefix(where, "docker-credential-") {
 		fmt.Fprintf(a.err, "\nWARNING! Your credentials are stored unencrypted in '%s'.\nConfigure a credential helper to remove this warning. See\nhttps://docs.docker.com/go/credential-store/\n\n", where)
 	}
-	if answer.Status != "" {
-		fmt.Fprintln(a.out, answer.Status)
+	if status != "" {
+		fmt.Fprintln(a.out, status)
 	}
 	return nil
 }
