@@ -198,13 +198,10 @@ func explain(fs *os.File, err error) error {
 // thread; the returned tree has left it by then. Layers have short names there, because mount(2) takes
 // one page of options.
 func (l *layers) classic() (tree *os.File, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	err = sys.OnDyingThread(func() error {
 		tree, err = l.classicOnThread()
-	}()
-	<-done
+		return err
+	})
 	return tree, err
 }
 

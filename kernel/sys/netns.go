@@ -39,21 +39,13 @@ func InNetNS(fd uintptr, f func() error) error {
 
 // NewNetNS makes a network namespace that lives as long as the returned file or anything in it.
 // unshare(2), Linux 2.6.24; needs CAP_SYS_ADMIN.
-func NewNetNS() (*os.File, error) {
-	type made struct {
-		file *os.File
-		err  error
-	}
-	done := make(chan made, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+func NewNetNS() (file *os.File, err error) {
+	err = OnDyingThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- made{nil, fmt.Errorf("unshare network namespace: %w", err)}
-			return
+			return fmt.Errorf("unshare network namespace: %w", err)
 		}
-		file, err := os.Open("/proc/thread-self/ns/net")
-		done <- made{file, err}
-	}()
-	m := <-done
-	return m.file, m.err
+		file, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	return file, err
 }
