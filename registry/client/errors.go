@@ -141,11 +141,12 @@ func retryable(err error) bool {
 	return !firstContactFailed(err)
 }
 
-// firstContactFailed says whether nobody answered at the address at all: not worth a wait.
+// firstContactFailed says whether nobody answered at the address at all: not worth a wait. The resolver has
+// made its own attempts before it reports a failure.
 func firstContactFailed(err error) bool {
 	var dns *net.DNSError
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) ||
-		errors.As(err, &dns) && !dns.IsTemporary
+		errors.As(err, &dns)
 }
 
 // explainPull turns a refusal to read r into Docker's sentence.

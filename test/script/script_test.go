@@ -41,7 +41,8 @@ func (e *engine) run(t *testing.T, commands map[string]script.Cmd, file string) 
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	state, err := script.NewState(ctx, t.TempDir(), append(e.env(), "REPOSITORY="+repository(t)))
+	work := t.TempDir()
+	state, err := script.NewState(ctx, work, append(e.env(), "REPOSITORY="+repository(t), "WORK="+work))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,8 +123,8 @@ func (e *engine) residue(t *testing.T) map[string][]string {
 		"interface":     links,
 		"control group": strings.Fields(string(groups)),
 		"container":     strings.Fields(e.must(t, davit, "ps", "-aq")),
-		"volume":        strings.Fields(e.must(t, "docker", "volume", "ls", "-q")),
-		"network":       strings.Fields(e.must(t, "docker", "network", "ls", "-q")),
+		"volume":        strings.Fields(e.must(t, davit, "volume", "ls", "-q")),
+		"network":       strings.Fields(e.must(t, davit, "network", "ls", "-q")),
 	}
 }
 
