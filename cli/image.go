@@ -12,7 +12,7 @@ func (a *app) imageCommand() *cobra.Command {
 	list.Use, list.Aliases = "ls [OPTIONS] [REPOSITORY[:TAG]]", []string{"list"}
 	remove.Use, remove.Aliases = "rm [OPTIONS] IMAGE [IMAGE...]", []string{"remove"}
 	return groupCommand("image", "Manage images",
-		a.historyCommand(), a.importCommand(), inspect, a.loadCommand(), list, a.pruneImagesCommand(), a.pullCommand(),
+		a.buildCommand(), a.historyCommand(), a.importCommand(), inspect, a.loadCommand(), list, a.pruneImagesCommand(), a.pullCommand(),
 		a.pushCommand(), remove, a.saveCommand(), a.tagCommand())
 }
 

@@ -104,7 +104,7 @@ func (a *app) pruneAll(ctx context.Context, f *pruneFlags) error {
 }
 
 func (a *app) builderCommand() *cobra.Command {
-	return groupCommand("builder", "Manage builds", a.pruneCacheCommand())
+	return groupCommand("builder", "Manage builds", a.buildCommand(), a.pruneCacheCommand())
 }
 
 func (a *app) pruneCacheCommand() *cobra.Command {
