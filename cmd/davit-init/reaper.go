@@ -29,7 +29,6 @@ func (p *process) runAsChild() error {
 	if err := unix.CloseRange(0, ^uint(0)>>33, 0); err != nil {
 		return err
 	}
-	rename()
 	reap(child) // it may have ended already
 	for signal := range signals {
 		if signal == unix.SIGCHLD {
@@ -39,17 +38,6 @@ func (p *process) runAsChild() error {
 		}
 	}
 	return nil
-}
-
-// rename gives process 1 the name that ps shows, in place of the memfd's. It is written to the leading
-// thread's file, which this one need not be; a container without /proc has nobody who would see it.
-func rename() {
-	fd, err := unix.Open("/proc/self/comm", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
-	}
-	unix.Write(fd, []byte("davit-init"))
-	unix.Close(fd)
 }
 
 // fetchSignals sends every signal that can be caught, after a first 0 that says that it has begun.

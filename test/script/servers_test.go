@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,10 +62,15 @@ func made(t *testing.T, path, script string, args ...string) {
 	if _, err := os.Stat(path); err == nil {
 		return
 	}
+	args = slices.Clone(args)
+	temp := filepath.Join(filepath.Dir(path), "new.tar")
+	args[slices.Index(args, path)] = temp
 	host := exec.Command("nsenter", append([]string{"--net=/proc/1/ns/net", script}, args...)...) // packages come from outside
 	if out, err := host.CombinedOutput(); err != nil {
-		_ = os.Remove(path)
 		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	if err := os.Rename(temp, path); err != nil {
+		t.Fatal(err)
 	}
 }
 
