@@ -109,7 +109,7 @@ func (e *engine) residue(t *testing.T) map[string][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	links, err := filepath.Glob("/sys/class/net/*")
+	links, err := exec.Command("ip", "-o", "link").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,12 +120,23 @@ func (e *engine) residue(t *testing.T) map[string][]string {
 	davit := filepath.Join(e.bin, "davit")
 	return map[string][]string{
 		"mount":         strings.Split(string(mounts), "\n"),
-		"interface":     links,
+		"interface":     linkNames(string(links)),
 		"control group": strings.Fields(string(groups)),
 		"container":     strings.Fields(e.must(t, davit, "ps", "-aq")),
 		"volume":        strings.Fields(e.must(t, davit, "volume", "ls", "-q")),
 		"network":       strings.Fields(e.must(t, davit, "network", "ls", "-q")),
 	}
+}
+
+// linkNames takes the names out of ip -o link's lines.
+func linkNames(lines string) []string {
+	var names []string
+	for line := range strings.SplitSeq(lines, "\n") {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			names = append(names, fields[1])
+		}
+	}
+	return names
 }
 
 // wantNothingLeft compares with what was there before. Control groups and interfaces of a container that
