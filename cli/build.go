@@ -64,7 +64,7 @@ func (a *app) build(ctx context.Context, source string, f buildFlags) error {
 		if cause := body.failure(); cause != nil {
 			return cause
 		}
-		return err
+		return nameDockerfile(err, query.Get("dockerfile"), f.file)
 	}
 	if f.iidFile != "" {
 		if err := os.WriteFile(f.iidFile, []byte(id), 0o666); err != nil {
@@ -72,6 +72,18 @@ func (a *app) build(ctx context.Context, source string, f buildFlags) error {
 		}
 	}
 	return a.pushBuilt(ctx, f)
+}
+
+// nameDockerfile puts the user's name of the Dockerfile for the one under which it was sent.
+func nameDockerfile(err error, sent, named string) error {
+	var failed *progress.Failure
+	if sent == "" || sent == named || named == "" || !errors.As(err, &failed) {
+		return err
+	}
+	if named == "-" {
+		named = buildcontext.DefaultDockerfile
+	}
+	return &progress.Failure{Code: failed.Code, Message: strings.Replace(failed.Message, sent+":", named+":", 1)}
 }
 
 // followBuild shows the build and returns the image's ID. A quiet build prints the ID, or, when it fails, all
