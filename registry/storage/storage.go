@@ -3,7 +3,8 @@
 // offers it (package storage/dir); so could an object store, since nothing here asks for locks,
 // renames or directories.
 //
-// What a successful call promises is durable: it survives the process and the machine.
+// What a successful call promises is durable: it survives the process and, but for unfinished uploads,
+// the machine. Package storagetest checks an implementation.
 package storage
 
 import (
@@ -48,7 +49,9 @@ type Uploads interface {
 	// UploadOffset returns how many bytes an upload has.
 	UploadOffset(ctx context.Context, id string) (int64, error)
 	// AppendUpload adds the bytes of r at offset at, which must be the upload's present end (else
-	// ErrConflict), and returns the new end. When r fails, what had arrived is kept.
+	// ErrConflict), and returns the new end. When r fails, what had arrived is kept. While one append or
+	// commit runs another is ErrConflict. Bytes appended survive the process; the machine only once they
+	// are committed.
 	AppendUpload(ctx context.Context, id string, at int64, r io.Reader) (int64, error)
 	// CommitUpload makes an upload the content d and returns its size. When the bytes have another
 	// digest it fails with ErrInvalid and the upload is gone.

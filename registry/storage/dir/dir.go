@@ -37,7 +37,7 @@ var _ storage.Store = (*Store)(nil)
 
 // Open makes the root's directories if need be.
 func Open(root string) (*Store, error) {
-	for _, sub := range []string{"blobs/sha256", "blobs/sha512", "uploads", "records"} {
+	for _, sub := range []string{"blobs/sha256", "blobs/sha512", "uploads", "records", "new"} {
 		if err := os.MkdirAll(filepath.Join(root, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("open registry root: %w", err)
 		}
@@ -102,7 +102,7 @@ func (s *Store) WalkBlobs(ctx context.Context, f func(oci.Digest, int64, time.Ti
 		for _, entry := range entries {
 			d, err := oci.ParseDigest(algorithm + ":" + entry.Name())
 			if err != nil {
-				continue // a file being written beside
+				continue // not the registry's
 			}
 			info, err := entry.Info()
 			if errors.Is(err, fs.ErrNotExist) {
@@ -180,34 +180,36 @@ func (s *Store) TouchRecord(_ context.Context, key string) error {
 }
 
 // writeFile replaces a file atomically and durably, making its directory when it is missing.
-func (s *Store) writeFile(path string, value []byte) (err error) {
-	temp := filepath.Join(filepath.Dir(path), ".new-"+rand.Text())
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := s.makeDir(filepath.Dir(path)); err != nil {
-			return err
-		}
-		file, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (s *Store) writeFile(path string, value []byte) error {
+	temp := filepath.Join(s.root, "new", rand.Text())
+	if err := writeSynced(temp, value); err != nil {
+		return err
 	}
+	err := os.Rename(temp, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = s.makeDir(filepath.Dir(path)); err == nil {
+			err = os.Rename(temp, path)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func writeSynced(path string, value []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temp))
-		}
-	}()
 	_, err = file.Write(value)
 	if err == nil {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(path))
 	}
-	if err = os.Rename(temp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 // makeDir is os.MkdirAll that also makes the new entries durable.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"davit/oci"
@@ -53,11 +54,28 @@ func (s *Store) UploadOffset(_ context.Context, id string) (int64, error) {
 	return info.Size(), nil
 }
 
-// AppendUpload implements storage.Uploads.
-func (s *Store) AppendUpload(_ context.Context, id string, at int64, r io.Reader) (end int64, err error) {
+// openUpload opens an upload's data for one writer: while another appends or commits, in any process,
+// it is errdefs.ErrConflict. The lock is the kernel's (flock(2)) and ends with the file or the process.
+func (s *Store) openUpload(id string) (*os.File, error) {
 	file, err := os.OpenFile(s.uploadPath(id, "data"), os.O_RDWR, 0)
 	if err != nil {
-		return 0, notFound(err, "upload %s is unknown", id)
+		return nil, notFound(err, "upload %s is unknown", id)
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = errdefs.Conflict("upload %s is being written by another request", id)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// AppendUpload implements storage.Uploads.
+func (s *Store) AppendUpload(_ context.Context, id string, at int64, r io.Reader) (end int64, err error) {
+	file, err := s.openUpload(id)
+	if err != nil {
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	end, err = file.Seek(0, io.SeekEnd)
@@ -89,7 +107,7 @@ func (s *Store) loadHash(id string, data *os.File, end int64) (hashState, hash.H
 		return state, nil, notFound(err, "upload %s is unknown", id)
 	}
 	if err := json.Unmarshal(value, &state); err != nil {
-		return state, nil, fmt.Errorf("read hash of upload %s: %w", id, err)
+		state = hashState{Algorithm: "sha256"} // torn by a power failure: it was not synced
 	}
 	h := oci.Digest(state.Algorithm + ":").Hash()
 	if h == nil {
@@ -122,9 +140,9 @@ func (s *Store) saveHash(id string, state hashState) error {
 
 // CommitUpload implements storage.Uploads.
 func (s *Store) CommitUpload(ctx context.Context, id string, d oci.Digest) (size int64, err error) {
-	file, err := os.OpenFile(s.uploadPath(id, "data"), os.O_RDWR, 0)
+	file, err := s.openUpload(id)
 	if err != nil {
-		return 0, notFound(err, "upload %s is unknown", id)
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	size, err = file.Seek(0, io.SeekEnd)
@@ -168,7 +186,7 @@ func (s *Store) sum(id string, file *os.File, size int64, algorithm string) (oci
 // CancelUpload implements storage.Uploads.
 func (s *Store) CancelUpload(_ context.Context, id string) error {
 	dir := s.uploadPath(id, "")
-	if _, err := os.Stat(dir); err != nil {
+	if _, err := os.Stat(s.uploadPath(id, "hash")); err != nil {
 		return notFound(err, "upload %s is unknown", id)
 	}
 	return os.RemoveAll(dir)
@@ -176,18 +194,34 @@ func (s *Store) CancelUpload(_ context.Context, id string) error {
 
 // ExpireUploads implements storage.Uploads.
 func (s *Store) ExpireUploads(ctx context.Context, before time.Time) error {
-	entries, err := os.ReadDir(filepath.Join(s.root, "uploads"))
-	if err != nil {
-		return fmt.Errorf("expire uploads: %w", err)
-	}
-	for _, entry := range entries {
-		info, err := os.Stat(s.uploadPath(entry.Name(), "hash"))
-		if err != nil || info.ModTime().After(before) {
-			continue
-		}
-		if err := s.CancelUpload(ctx, entry.Name()); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+	for _, sub := range []string{"uploads", "new"} {
+		entries, err := os.ReadDir(filepath.Join(s.root, sub))
+		if err != nil {
 			return fmt.Errorf("expire uploads: %w", err)
+		}
+		for _, entry := range entries {
+			path := filepath.Join(s.root, sub, entry.Name())
+			if touched, err := lastTouched(path); err != nil || touched.After(before) {
+				continue // gone, or in use
+			}
+			if err := errors.Join(ctx.Err(), os.RemoveAll(path)); err != nil {
+				return fmt.Errorf("expire uploads: %w", err)
+			}
 		}
 	}
 	return nil
+}
+
+// lastTouched is the latest change of a file, or of an upload's directory and its data; the latter grows
+// during a long append.
+func lastTouched(path string) (time.Time, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}, err
+	}
+	touched := info.ModTime()
+	if data, err := os.Stat(filepath.Join(path, "data")); err == nil && data.ModTime().After(touched) {
+		touched = data.ModTime()
+	}
+	return touched, nil
 }
