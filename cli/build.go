@@ -76,14 +76,22 @@ func (a *app) build(ctx context.Context, source string, f buildFlags) error {
 
 // nameDockerfile puts the user's name of the Dockerfile for the one under which it was sent.
 func nameDockerfile(err error, sent, named string) error {
-	var failed *progress.Failure
-	if sent == "" || sent == named || named == "" || !errors.As(err, &failed) {
+	if sent == "" || sent == named || named == "" {
 		return err
 	}
 	if named == "-" {
 		named = buildcontext.DefaultDockerfile
 	}
-	return &progress.Failure{Code: failed.Code, Message: strings.Replace(failed.Message, sent+":", named+":", 1)}
+	rename := func(message string) string { return strings.Replace(message, sent+":", named+":", 1) }
+	var failed *progress.Failure
+	var refused *client.Error
+	switch {
+	case errors.As(err, &failed):
+		return &progress.Failure{Code: failed.Code, Message: rename(failed.Message)}
+	case errors.As(err, &refused):
+		return &client.Error{Status: refused.Status, Message: rename(refused.Message)}
+	}
+	return err
 }
 
 // followBuild shows the build and returns the image's ID. A quiet build prints the ID, or, when it fails, all
