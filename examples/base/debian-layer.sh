@@ -18,7 +18,6 @@ mount -t tmpfs tmpfs "$root/tmp"
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs tmpfs "$root/var/lib/apt/lists"
 mount -t tmpfs tmpfs "$root/var/cache/apt"
-mount -t tmpfs tmpfs "$root/var/log"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 printf '#!/bin/sh\nexit 101\n' >"$root/tmp/policy-rc.d"
@@ -37,5 +36,5 @@ env -u DAVIT_LAYER_NS APT_CONFIG=/tmp/apt.conf DEBIAN_FRONTEND=noninteractive ch
 umount -R "$root"
 # Files left are the packages' own. Deletions do not occur: installing only adds and replaces.
 find "$work/upper" -type c -delete
-rm -f "$work/upper/usr/sbin/policy-rc.d" "$work/upper/etc/resolv.conf"
+rm -rf "$work"/upper/{usr/sbin/policy-rc.d,etc/resolv.conf,var/log/apt,var/log/dpkg.log,var/log/alternatives.log,var/log/bootstrap.log}
 tar -C "$work/upper" --numeric-owner --sort=name -cf "$out" .

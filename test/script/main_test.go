@@ -22,7 +22,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "script tests run containers and need root: run them as root")
 		os.Exit(1)
 	}
+	outside, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	child := exec.Command("/proc/self/exe", os.Args[1:]...)
+	child.ExtraFiles = []*os.File{outside} // descriptor 3: where packages come from
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
 	child.Env = append(os.Environ(), sandboxed+"=1")
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

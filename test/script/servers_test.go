@@ -65,7 +65,8 @@ func made(t *testing.T, path, script string, args ...string) {
 	args = slices.Clone(args)
 	temp := filepath.Join(filepath.Dir(path), "new.tar")
 	args[slices.Index(args, path)] = temp
-	host := exec.Command("nsenter", append([]string{"--net=/proc/1/ns/net", script}, args...)...) // packages come from outside
+	host := exec.Command("nsenter", append([]string{"--net=/proc/self/fd/3", script}, args...)...)
+	host.ExtraFiles = []*os.File{os.NewFile(3, "outside")}
 	if out, err := host.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
