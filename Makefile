@@ -6,6 +6,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X davit/internal/version.Version=$(VERSION)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 PREFIX  ?= /usr/local
+STATICCHECK := v0.8.2
+GOFUMPT := v0.12.0
 UNITS   ?= /usr/lib/systemd/system
 
 .PHONY: help build demo test check bench install uninstall clean peers

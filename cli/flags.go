@@ -79,11 +79,6 @@ func addFilter(cmd *cobra.Command, filters *[]string) {
 	cmd.Flags().StringArrayVarP(filters, "filter", "f", nil, "Filter output based on conditions provided")
 }
 
-// addPruneFilter adds --filter without its short form, which is --force's.
-func addPruneFilter(cmd *cobra.Command, filters *[]string) {
-	cmd.Flags().StringArrayVar(filters, "filter", nil, `Provide filter values (e.g. "label=<key>=<value>", "until=<timestamp>")`)
-}
-
 const formatHelp = `Format output: "table", "table TEMPLATE", "json", or a Go template`
 
 func addFormat(cmd *cobra.Command, format *string) {

@@ -19,7 +19,8 @@ func TestImageNames(t *testing.T) {
 		"tags":               {image.Summary{RepoTags: []string{"host:5000/a:1", "b:2"}}, false, []imageName{{"host:5000/a", "1", none}, {"b", "2", none}}},
 		"hidden digests":     {image.Summary{RepoTags: []string{"a:1"}, RepoDigests: []string{"a@" + d}}, false, []imageName{{"a", "1", none}}},
 		"shown digests": {
-			image.Summary{RepoTags: []string{"a:1", "b:1"}, RepoDigests: []string{"a@" + d, "a@" + e}}, true,
+			image.Summary{RepoTags: []string{"a:1", "b:1"}, RepoDigests: []string{"a@" + d, "a@" + e}},
+			true,
 			[]imageName{{"a", "1", d}, {"a", "1", e}, {"b", "1", none}},
 		},
 		"pulled by digest": {image.Summary{RepoDigests: []string{"a@" + d}}, false, []imageName{{"a", none, d}}},

@@ -110,8 +110,8 @@ func (a *app) lookUp(ctx context.Context, only, name string, size bool) (format.
 		case err == nil:
 			return format.Object{Typed: k.typed(raw), Raw: raw}, nil
 		case only != "", !errors.Is(err, errdefs.ErrNotFound) && !errors.Is(err, errdefs.ErrInvalid):
-			return format.Object{}, fmt.Errorf("Error response from daemon: %w", err) //nolint:staticcheck // docker's words
+			return format.Object{}, fmt.Errorf("Error response from daemon: %w", err)
 		}
 	}
-	return format.Object{}, fmt.Errorf("Error: No such object: %s", strings.TrimSpace(name)) //nolint:staticcheck // docker's words
+	return format.Object{}, fmt.Errorf("Error: No such object: %s", strings.TrimSpace(name))
 }

@@ -108,7 +108,7 @@ func (a *app) askCredentials(f loginFlags, user string) (auth.Credentials, error
 	case f.password != "" && f.stdin:
 		return auth.Credentials{}, errors.New("--password and --password-stdin are mutually exclusive")
 	case f.stdin && f.user == "":
-		return auth.Credentials{}, errors.New("Must provide --username with --password-stdin") //nolint:staticcheck // docker's words
+		return auth.Credentials{}, errors.New("Must provide --username with --password-stdin")
 	case f.stdin:
 		typed, err := io.ReadAll(a.in)
 		if err != nil {
@@ -124,7 +124,7 @@ func (a *app) askCredentials(f loginFlags, user string) (auth.Credentials, error
 	}
 	fd, _ := descriptor(a.in)
 	if !isTerminal(a.in) {
-		return auth.Credentials{}, errors.New("Error: Cannot perform an interactive login from a non TTY device") //nolint:staticcheck // docker's words
+		return auth.Credentials{}, errors.New("Error: Cannot perform an interactive login from a non TTY device")
 	}
 	if given.Username == "" {
 		var err error

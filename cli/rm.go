@@ -132,7 +132,7 @@ func (a *app) ports(ctx context.Context, args []string) error {
 		lines = portLines(inspected.NetworkSettings.Ports, wanted)
 	}
 	if wanted != "" && len(lines) == 0 {
-		return fmt.Errorf("Error: No public port '%s' published for %s", wanted, args[0]) //nolint:staticcheck // docker's words
+		return fmt.Errorf("Error: No public port '%s' published for %s", wanted, args[0])
 	}
 	for _, line := range lines {
 		fmt.Fprintln(a.out, line)

@@ -185,7 +185,7 @@ func (a *app) each(names []string, do func(name string) error) error {
 		if err := do(name); err != nil {
 			var answered *client.Error
 			if errors.As(err, &answered) {
-				err = fmt.Errorf("Error response from daemon: %w", err) //nolint:staticcheck // docker's words
+				err = fmt.Errorf("Error response from daemon: %w", err)
 			}
 			failed = append(failed, err)
 			continue

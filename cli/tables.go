@@ -20,7 +20,7 @@ func (a *app) failures(names []string, do func(name string) error) error {
 		err := do(name)
 		var answered *client.Error
 		if errors.As(err, &answered) {
-			err = fmt.Errorf("Error response from daemon: %w", err) //nolint:staticcheck // docker's words
+			err = fmt.Errorf("Error response from daemon: %w", err)
 		}
 		failed = append(failed, err)
 	}

@@ -155,6 +155,7 @@ func wireImageConfig(c oci.Config) *dockerspec.DockerOCIImageConfig {
 	w := &dockerspec.DockerOCIImageConfig{
 		ImageConfig: ocispec.ImageConfig{
 			User: c.User, ExposedPorts: c.ExposedPorts, Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Volumes: c.Volumes,
+			//lint:ignore SA1019 ArgsEscaped is passed on as the image has it
 			WorkingDir: c.WorkingDir, Labels: c.Labels, StopSignal: c.StopSignal, ArgsEscaped: c.ArgsEscaped,
 		},
 		DockerOCIImageConfigExt: dockerspec.DockerOCIImageConfigExt{OnBuild: c.OnBuild, Shell: c.Shell},

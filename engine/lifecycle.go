@@ -139,7 +139,7 @@ func (l *lifecycle) bringUp(ctx context.Context, a *actor, r *container.Record) 
 	if err != nil {
 		return err
 	}
-	state, netns, err := client.Create(ctx, taskRequest(r, spec, root))
+	_, netns, err := client.Create(ctx, taskRequest(r, spec, root))
 	if netns != nil {
 		defer netns.Close()
 	}
@@ -154,7 +154,8 @@ func (l *lifecycle) bringUp(ctx context.Context, a *actor, r *container.Record) 
 	a.process = spec.Process
 	a.mu.Unlock()
 	l.connectWaiting(ctx, client, a)
-	if state, err = client.Start(ctx, a.id); err != nil {
+	state, err := client.Start(ctx, a.id)
+	if err != nil {
 		return execFailure{err}
 	}
 	return l.started(a, r, state)

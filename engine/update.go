@@ -54,9 +54,15 @@ func merge(h *wire.HostConfig, u wire.UpdateConfig) error {
 		return errdefs.Conflict("Conflicting options: Nano CPUs cannot be updated as CPU Period or Quota has already been set")
 	}
 	for _, v := range []struct{ to, from *int64 }{
-		{&r.CPUShares, &n.CPUShares}, {&r.NanoCPUs, &n.NanoCPUs}, {&r.CPUPeriod, &n.CPUPeriod}, {&r.CPUQuota, &n.CPUQuota},
-		{&r.CPURealtimePeriod, &n.CPURealtimePeriod}, {&r.CPURealtimeRuntime, &n.CPURealtimeRuntime},
-		{&r.Memory, &n.Memory}, {&r.MemoryReservation, &n.MemoryReservation}, {&r.MemorySwap, &n.MemorySwap},
+		{&r.CPUShares, &n.CPUShares},
+		{&r.NanoCPUs, &n.NanoCPUs},
+		{&r.CPUPeriod, &n.CPUPeriod},
+		{&r.CPUQuota, &n.CPUQuota},
+		{&r.CPURealtimePeriod, &n.CPURealtimePeriod},
+		{&r.CPURealtimeRuntime, &n.CPURealtimeRuntime},
+		{&r.Memory, &n.Memory},
+		{&r.MemoryReservation, &n.MemoryReservation},
+		{&r.MemorySwap, &n.MemorySwap},
 	} {
 		if *v.from != 0 {
 			*v.to = *v.from

@@ -75,7 +75,7 @@ func (m *Monitor) begin(s *session) {
 	m.stir()
 	go func() {
 		err := m.serve(s)
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 			m.log.Warn("client lost", "error", err)
 		}
 		s.conn.Close()
@@ -87,7 +87,7 @@ func (m *Monitor) begin(s *session) {
 	}()
 }
 
-// serve reads requests and answers each in a goroutine of its own. A request is taken out of the socket
+// serve reads requests and answers each in a goroutine of its own, until an error ends it. A request is taken out of the socket
 // inside the gate only: one that comes during an upgrade waits there for the successor.
 func (m *Monitor) serve(s *session) error {
 	raw, err := s.conn.Unix().SyscallConn()

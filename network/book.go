@@ -162,13 +162,6 @@ func (e Endpoint) clone() Endpoint {
 	return e
 }
 
-// enter adds an endpoint whose addresses are in use already.
-func (b *book) enter(e Endpoint) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.enterLocked(e)
-}
-
 func (b *book) enterLocked(e Endpoint) {
 	kept := e.clone()
 	if s, ok := b.segments[e.NetworkID]; ok {

@@ -53,8 +53,10 @@ func TestNetworks(t *testing.T) {
 		"bad name":       {network.Config{Name: "-x"}, errdefs.ErrInvalid, "invalid network name"},
 		"host bits":      {network.Config{Name: "x", Subnets: subnet("10.4.0.5/24")}, errdefs.ErrInvalid, "it should be 10.4.0.0/24"},
 		"bad mtu":        {network.Config{Name: "x", Options: map[string]string{network.OptionMTU: "tall"}}, errdefs.ErrInvalid, "invalid value"},
-		"strange gateway": {network.Config{Name: "x", Subnets: []network.Subnet{{Subnet: netip.MustParsePrefix("10.4.0.0/24"), Gateway: netip.MustParseAddr("10.5.0.1")}}},
-			errdefs.ErrInvalid, "invalid gateway 10.5.0.1"},
+		"strange gateway": {
+			network.Config{Name: "x", Subnets: []network.Subnet{{Subnet: netip.MustParsePrefix("10.4.0.0/24"), Gateway: netip.MustParseAddr("10.5.0.1")}}},
+			errdefs.ErrInvalid, "invalid gateway 10.5.0.1",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := w.c.Create(ctx, c.config)

@@ -49,7 +49,8 @@ func (n *creation) tellHooks() error {
 func (c *Container) runCreateHooks() error {
 	st := c.stateFor(specs.StateCreating)
 	h := c.spec.Hooks
-	if err := runHooks(context.Background(), "prestart", h.Prestart, st); err != nil { //nolint:staticcheck // old specs
+	//lint:ignore SA1019 old specs still say prestart
+	if err := runHooks(context.Background(), "prestart", h.Prestart, st); err != nil {
 		return err
 	}
 	return runHooks(context.Background(), "createRuntime", h.CreateRuntime, st)

@@ -194,7 +194,7 @@ func (c *Container) thaw() error {
 	}
 	frozen, err := c.group.Frozen()
 	if err != nil || !frozen {
-		return nil //nolint:nilerr // a group that is gone holds nothing back
+		return nil // a group that is gone holds nothing back
 	}
 	return c.group.Thaw()
 }

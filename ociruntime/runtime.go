@@ -95,12 +95,12 @@ func (r *Runtime) List(ctx context.Context) ([]string, error) { return r.store.L
 func openSame(pid int, startTime uint64) (*os.File, error) {
 	pidfd, err := sys.OpenPid(pid)
 	if err != nil {
-		return nil, nil //nolint:nilerr // no such process
+		return nil, nil // no such process
 	}
 	now, dead, err := startTimeOf(pid)
 	if err != nil || dead || now != startTime {
 		pidfd.Close()
-		return nil, nil //nolint:nilerr // gone since, or another process
+		return nil, nil // gone since, or another process
 	}
 	return pidfd, nil
 }

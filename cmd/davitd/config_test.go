@@ -35,8 +35,13 @@ func TestTheSocketFollowsTheExecRoot(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	for _, args := range [][]string{
-		{"--no-such-flag"}, {"argument"}, {"--userns-remap", "somebody"}, {"--storage-driver", "zfs"}, {"--log-driver", "syslog"},
-		{"--default-address-pool", "base=10.0.0.0/16,size=8"}, {"--config-file", "/nonexistent/file"},
+		{"--no-such-flag"},
+		{"argument"},
+		{"--userns-remap", "somebody"},
+		{"--storage-driver", "zfs"},
+		{"--log-driver", "syslog"},
+		{"--default-address-pool", "base=10.0.0.0/16,size=8"},
+		{"--config-file", "/nonexistent/file"},
 	} {
 		if _, err := parse(args, io.Discard); err == nil {
 			t.Errorf("%v was accepted", args)

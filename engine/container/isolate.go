@@ -29,7 +29,8 @@ type Peer struct {
 // something that only root of the host can do (the Reason says what), or joins another container.
 // A private one is returned without its range; the engine's allocator gives that.
 func Isolate(h *container.HostConfig, peers []Peer, mode UserMode) UserNamespace {
-	for _, p := range peers {
+	if len(peers) > 0 {
+		p := peers[0] // all of them live in one: each was made to share it
 		if p.UserNS.Mode == UserHost {
 			return host("it shares a namespace with container %s, which is in the host's", short(p.ID))
 		}

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,7 +13,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"davit/oci/errdefs"
-	"errors"
 )
 
 func allow(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {

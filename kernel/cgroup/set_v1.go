@@ -111,7 +111,9 @@ func memoryV1(m *specs.LinuxMemory) []setting {
 	if m.Reservation != nil && *m.Reservation != 0 {
 		out = append(out, setting{"memory", "memory.soft_limit_in_bytes", itoa(*m.Reservation), false})
 	}
+	//lint:ignore SA1019 specs of old engines still set it, and v1 has the file
 	if m.Kernel != nil && *m.Kernel != 0 {
+		//lint:ignore SA1019 as above
 		out = append(out, setting{"memory", "memory.kmem.limit_in_bytes", itoa(*m.Kernel), true})
 	}
 	if m.KernelTCP != nil && *m.KernelTCP != 0 {

@@ -208,8 +208,10 @@ func AddRoute(index int, dst netip.Prefix, gateway netip.Addr) Request {
 
 // route is a struct rtmsg for the main table, and its destination.
 func route(dst netip.Prefix) message {
-	m := message{family(dst.Addr()), byte(dst.Bits()), 0, 0,
-		syscall.RT_TABLE_MAIN, syscall.RTPROT_BOOT, syscall.RT_SCOPE_UNIVERSE, syscall.RTN_UNICAST, 0, 0, 0, 0}
+	m := message{
+		family(dst.Addr()), byte(dst.Bits()), 0, 0,
+		syscall.RT_TABLE_MAIN, syscall.RTPROT_BOOT, syscall.RT_SCOPE_UNIVERSE, syscall.RTN_UNICAST, 0, 0, 0, 0,
+	}
 	if dst.Bits() > 0 {
 		m = m.attr(syscall.RTA_DST, dst.Masked().Addr().AsSlice())
 	}

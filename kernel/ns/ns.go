@@ -18,8 +18,14 @@ type Kind struct {
 // Kinds are all kinds, in the order in which a process's namespaces are best entered: the user
 // namespace last, because the others may belong to a more privileged one.
 var Kinds = [...]Kind{
-	{"cgroup", sys.NewCgroup}, {"ipc", sys.NewIPC}, {"uts", sys.NewUTS}, {"net", sys.NewNet},
-	{"pid", sys.NewPid}, {"mnt", sys.NewMount}, {"time", sys.NewTime}, {"user", sys.NewUser},
+	{"cgroup", sys.NewCgroup},
+	{"ipc", sys.NewIPC},
+	{"uts", sys.NewUTS},
+	{"net", sys.NewNet},
+	{"pid", sys.NewPid},
+	{"mnt", sys.NewMount},
+	{"time", sys.NewTime},
+	{"user", sys.NewUser},
 }
 
 // Open returns a namespace of a process.

@@ -84,7 +84,16 @@ var socketCalls = []string{
 
 // ipcCalls are ipc(2)'s sub-calls, include/uapi/linux/ipc.h.
 var ipcCalls = []call{
-	{"semop", 1}, {"semget", 2}, {"semctl", 3}, {"semtimedop", 4},
-	{"msgsnd", 11}, {"msgrcv", 12}, {"msgget", 13}, {"msgctl", 14},
-	{"shmat", 21}, {"shmdt", 22}, {"shmget", 23}, {"shmctl", 24},
+	{"semop", 1},
+	{"semget", 2},
+	{"semctl", 3},
+	{"semtimedop", 4},
+	{"msgsnd", 11},
+	{"msgrcv", 12},
+	{"msgget", 13},
+	{"msgctl", 14},
+	{"shmat", 21},
+	{"shmdt", 22},
+	{"shmget", 23},
+	{"shmctl", 24},
 }

@@ -338,8 +338,10 @@ func TestARM64(t *testing.T) {
 		}
 	}
 	arm := native("arm64")[1]
-	if got, _ := interpret(compile(t, &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: p.Architectures,
-		Syscalls: []specs.LinuxSyscall{{Names: []string{"set_tls"}, Action: specs.ActAllow}}}, "arm64").Filter,
+	if got, _ := interpret(compile(t, &specs.LinuxSeccomp{
+		DefaultAction: specs.ActErrno, Architectures: p.Architectures,
+		Syscalls: []specs.LinuxSyscall{{Names: []string{"set_tls"}, Action: specs.ActAllow}},
+	}, "arm64").Filter,
 		data{number: 0xf0005, arch: arm.audit}); got != retAllow {
 		t.Errorf("ARM's private set_tls: %#x", got)
 	}

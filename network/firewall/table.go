@@ -14,11 +14,10 @@ import (
 
 // family are the sets of one address family.
 type family struct {
-	v6                       bool
-	open, subnets, masq      *nftables.Set
-	ports, any               *nftables.Set
-	loopback                 netip.Prefix
-	protoAddrPort, protoPort nftables.SetDatatype
+	v6                  bool
+	open, subnets, masq *nftables.Set
+	ports, any          *nftables.Set
+	loopback            netip.Prefix
 }
 
 // table is the shape of the nft table.

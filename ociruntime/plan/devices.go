@@ -22,8 +22,12 @@ var defaultDevices = []specs.LinuxDevice{
 
 // defaultLinks are beside them.
 var defaultLinks = [][2]string{
-	{"/dev/fd", "/proc/self/fd"}, {"/dev/stdin", "/proc/self/fd/0"}, {"/dev/stdout", "/proc/self/fd/1"},
-	{"/dev/stderr", "/proc/self/fd/2"}, {"/dev/core", "/proc/kcore"}, {"/dev/ptmx", "pts/ptmx"},
+	{"/dev/fd", "/proc/self/fd"},
+	{"/dev/stdin", "/proc/self/fd/0"},
+	{"/dev/stdout", "/proc/self/fd/1"},
+	{"/dev/stderr", "/proc/self/fd/2"},
+	{"/dev/core", "/proc/kcore"},
+	{"/dev/ptmx", "pts/ptmx"},
 }
 
 // devices plans the nodes and links of /dev, unless the spec binds a whole /dev from elsewhere.

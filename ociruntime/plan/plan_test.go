@@ -92,8 +92,12 @@ func render(p *Plan) string {
 			value any
 			set   bool
 		}{
-			{"source", s.Source, s.Source != ""}, {"list", s.List, len(s.List) > 0}, {"env", s.Env, len(s.Env) > 0},
-			{"words", s.Words, len(s.Words) > 0}, {"data", string(s.Data), len(s.Data) > 0}, {"file", s.File, s.File != 0},
+			{"source", s.Source, s.Source != ""},
+			{"list", s.List, len(s.List) > 0},
+			{"env", s.Env, len(s.Env) > 0},
+			{"words", s.Words, len(s.Words) > 0},
+			{"data", string(s.Data), len(s.Data) > 0},
+			{"file", s.File, s.File != 0},
 			{"soft", true, s.Soft},
 		} {
 			if field.set {

@@ -47,7 +47,8 @@ func (b *builder) hideAndEnter() error {
 		b.add(step.Step{Op: step.MakeDir, Path: s.Process.Cwd, Words: []uint64{0o755}, Soft: true})
 	}
 	if h := s.Hooks; h != nil {
-		if len(h.Prestart)+len(h.CreateRuntime) > 0 { //nolint:staticcheck // old specs still say prestart
+		//lint:ignore SA1019 old specs still say prestart
+		if len(h.Prestart)+len(h.CreateRuntime) > 0 {
 			b.add(step.Step{Op: step.HostHooks})
 		}
 		b.hooks(h.CreateContainer)
@@ -291,8 +292,11 @@ func (b *builder) capabilities() (sets, error) {
 		into  *uint64
 		names []string
 	}{
-		{&s.bounding, c.Bounding}, {&s.effective, c.Effective}, {&s.permitted, c.Permitted},
-		{&s.inheritable, c.Inheritable}, {&s.ambient, c.Ambient},
+		{&s.bounding, c.Bounding},
+		{&s.effective, c.Effective},
+		{&s.permitted, c.Permitted},
+		{&s.inheritable, c.Inheritable},
+		{&s.ambient, c.Ambient},
 	} {
 		mask, unknown := capabilityMask(one.names)
 		for _, name := range unknown {

@@ -116,6 +116,7 @@ func checked(resp *http.Response, accept ...int) (*http.Response, error) {
 func (r *Repository) pullScope() []challenge.Scope {
 	return []challenge.Scope{challenge.PullScope(r.name.Path)}
 }
+
 func (r *Repository) pushScope() []challenge.Scope {
 	return []challenge.Scope{challenge.PushScope(r.name.Path)}
 }

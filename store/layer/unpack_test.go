@@ -25,9 +25,13 @@ func TestUnpackKeepsAttributes(t *testing.T) {
 	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	b := newTar(t).
 		add(entry{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o2750, Uid: 7, Gid: 8, ModTime: when, Format: tar.FormatPAX}, "").
-		add(entry{Name: "d/f", Mode: 0o4711, Uid: 3_000_000, Gid: 5, Size: 2, ModTime: when, Format: tar.FormatPAX,
-			PAXRecords: map[string]string{xattrRecord + "security.capability": capability, xattrRecord + "user.k": "v",
-				xattrRecord + "trusted.overlay.opaque": "y"}}, "hi").
+		add(entry{
+			Name: "d/f", Mode: 0o4711, Uid: 3_000_000, Gid: 5, Size: 2, ModTime: when, Format: tar.FormatPAX,
+			PAXRecords: map[string]string{
+				xattrRecord + "security.capability": capability, xattrRecord + "user.k": "v",
+				xattrRecord + "trusted.overlay.opaque": "y",
+			},
+		}, "hi").
 		file("d/root-owned", "x").
 		add(entry{Typeflag: tar.TypeSymlink, Name: "d/l", Linkname: "/nowhere", Uid: 9, Gid: 9, ModTime: when, Format: tar.FormatPAX}, "").
 		add(entry{Typeflag: tar.TypeChar, Name: "d/null", Mode: 0o666, Devmajor: 1, Devminor: 3}, "").

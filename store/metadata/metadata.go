@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"davit/oci/errdefs"
 )
@@ -46,7 +47,7 @@ func Open(path string) (*DB, error) {
 	bolt, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: lockPatience, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, lockedError(path)
 	}
 	if err != nil {
