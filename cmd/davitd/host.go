@@ -55,7 +55,7 @@ func (host) AsOwner(id uint32, f func() error) error {
 
 // facts reads what specs depend on.
 func facts(c config) (container.HostFacts, probe.HostFacts, error) {
-	kernel, err := probe.Host()
+	kernel, err := probe.In(c.dataRoot)
 	if err != nil {
 		return container.HostFacts{}, kernel, err
 	}

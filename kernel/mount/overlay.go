@@ -129,15 +129,28 @@ func (l *layers) mount() (tree *os.File, err error) {
 	} else {
 		err = do()
 	}
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EBADF) {
-		if classic, fallback := l.classic(); fallback == nil {
+	if unknown(err) {
+		classic, fallback := l.classic()
+		if fallback == nil {
 			return classic, nil
 		}
+		err = errors.Join(err, fallback)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mount overlay of %d layers: %w", len(l.lower), err)
 	}
 	return tree, nil
+}
+
+// unknown says whether an error may mean that this kernel does not know an option or an operation:
+// overlayfs was not ported to the new mount interface before 6.5, and answers EOPNOTSUPP until then.
+func unknown(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EINVAL, syscall.ENOSYS, syscall.EBADF, syscall.EOPNOTSUPP} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // byDescriptor uses the new mount interface. Index, metacopy and redirects are off so that the upper

@@ -78,10 +78,13 @@ var probes = []struct {
 	{SELinux, Version{2, 6}, seLinux},
 }
 
-// Host returns the facts of this host. The first call probes, about 5 ms; the result is kept.
-var Host = sync.OnceValues(read)
+// Host returns the facts of this host, as far as its temporary directory goes for what depends on a file
+// system. The first call probes, about 5 ms; the result is kept.
+var Host = sync.OnceValues(func() (HostFacts, error) { return In(os.TempDir()) })
 
-func read() (facts HostFacts, err error) {
+// In returns the facts of this host with the file system of the directory at path, where it makes a
+// directory for the time of the call: ext4 can be idmapped from 5.12, but tmpfs only from 6.3.
+func In(path string) (facts HostFacts, err error) {
 	facts = HostFacts{Features: make(map[Feature]Result, len(probes))}
 	if facts.Release, err = release(); err != nil {
 		return HostFacts{}, err
@@ -97,7 +100,7 @@ func read() (facts HostFacts, err error) {
 	if facts.Capabilities, err = cap.Bounding(); err != nil {
 		return HostFacts{}, err
 	}
-	dir, err := os.MkdirTemp("", "davit-probe-")
+	dir, err := os.MkdirTemp(path, "davit-probe-")
 	if err != nil {
 		return HostFacts{}, fmt.Errorf("probe the kernel: %w", err)
 	}
@@ -110,7 +113,7 @@ func read() (facts HostFacts, err error) {
 
 // scratch is what probes work with.
 type scratch struct {
-	dir    string // empty; on the file system of temporary files
+	dir    string // empty; on the file system that is asked about
 	layout *cgroup.Layout
 }
 
