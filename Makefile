@@ -2,7 +2,7 @@
 
 GO      ?= go
 BIN     := bin
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := 0.1.0+$(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X davit/internal/version.Version=$(VERSION)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 PREFIX  ?= /usr/local
