@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -128,12 +129,17 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 				checkFile(t, m[1], m[2])
 			}
 			for _, m := range inPackage.FindAllStringSubmatch(string(text), -1) {
-				if dirs := byName[m[1]]; dirs != nil && m[2] != "go" {
+				if dirs := byName[m[1]]; dirs != nil && !isExtension(m[2]) {
 					checkName(t, dirs, m)
 				}
 			}
 		})
 	}
+}
+
+// isExtension tells `layer.json`, a file, from `layer.Store`, a name.
+func isExtension(word string) bool {
+	return slices.Contains([]string{"go", "json", "db", "sock", "log", "txt"}, word)
 }
 
 func checkFile(t *testing.T, path, name string) {
@@ -185,6 +191,23 @@ func TestArchitectureDescribesEveryPackage(t *testing.T) {
 	for _, dir := range listed(t) {
 		if !described[dir] {
 			t.Errorf("ARCHITECTURE.md has no line for package %s", dir)
+		}
+	}
+}
+
+// Every decision is in the index.
+func TestDecisionsAreListed(t *testing.T) {
+	index, err := os.ReadFile(filepath.Join(root, "docs/adr/README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions, err := filepath.Glob(filepath.Join(root, "docs/adr/[0-9]*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range decisions {
+		if !strings.Contains(string(index), "("+filepath.Base(path)+")") {
+			t.Errorf("docs/adr/README.md does not list %s", filepath.Base(path))
 		}
 	}
 }
