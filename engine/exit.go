@@ -87,11 +87,12 @@ func (l *lifecycle) onExit(a *actor, s task.State) {
 		a.publishExit(ended)
 		l.teardown(ended)
 	}
-	l.journal.saveLater(ended)
-	if ended.GoesNow() {
-		if err := l.remove(ctx, a, true); err != nil {
-			l.Log.Error("remove container", "container", a.id, "error", err)
-		}
+	if !ended.GoesNow() {
+		l.journal.saveLater(ended)
+		return
+	}
+	if err := l.remove(ctx, a, true); err != nil {
+		l.Log.Error("remove container", "container", a.id, "error", err)
 	}
 }
 
@@ -132,6 +133,9 @@ func (l *lifecycle) teardown(r *container.Record) {
 		}
 		l.deleteTask(client, r.ID)
 	})
+	if r.GoesNow() {
+		all.Go(func() { l.removeSnapshot(r.ID) }) // its processes are gone; remove finds nothing left to do
+	}
 	all.Wait()
 	l.unmountVolumes(r)
 }

@@ -147,13 +147,16 @@ func (l *lifecycle) bringUp(ctx context.Context, a *actor, r *container.Record) 
 		return err
 	}
 	u.add(func() { l.deleteTask(client, a.id) })
-	if err := l.attach(ctx, r, netns, endpoints); err != nil {
+	var waiting sync.WaitGroup
+	waiting.Go(func() { l.connectWaiting(ctx, client, a) })
+	err = l.attach(ctx, r, netns, endpoints)
+	waiting.Wait()
+	if err != nil {
 		return err
 	}
 	a.mu.Lock()
 	a.process = spec.Process
 	a.mu.Unlock()
-	l.connectWaiting(ctx, client, a)
 	state, err := client.Start(ctx, a.id)
 	if err != nil {
 		return execFailure{err}

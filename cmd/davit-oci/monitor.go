@@ -78,6 +78,6 @@ func serveMonitor(o monitor.Options, root string, systemd bool, level string, st
 		return err
 	}
 	runtime.GOMAXPROCS(min(runtime.NumCPU(), monitorProcessors))
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(200) // a burst pays for few collections; when it is quiet the memory goes back
 	return monitor.Run(context.Background(), o)
 }

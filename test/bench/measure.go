@@ -66,7 +66,11 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Micros
 // raceEngines runs one command line on every engine.
 func (b *bench) raceEngines(rounds int, args ...string) ([]result, error) {
 	var contenders []contender
-	for _, e := range b.engines {
+	engines := b.engines
+	if slices.Contains(args, "bridge") {
+		engines = b.bridging()
+	}
+	for _, e := range engines {
 		contenders = append(contenders, contender{e.name, func() error { _, err := e.do(args...); return err }})
 	}
 	return race(rounds, contenders...)

@@ -31,11 +31,15 @@ type bench struct {
 	root, repository, bin string
 	engines               []engine // davit first
 	daemons               []*exec.Cmd
+	podmanBridges         bool // podman has the programs that its bridge network needs
 }
 
 // start starts the engines and gives each the busybox image.
 func (b *bench) start() error {
 	davit := filepath.Join(b.root, "davit")
+	if err := runDir(davit + "/run"); err != nil {
+		return err
+	}
 	b.engines = append(b.engines, engine{"davit", []string{filepath.Join(b.bin, "davit"), "-H", "unix://" + davit + ".sock"}, []string{davit + "/"}})
 	err := b.daemon("davitd", filepath.Join(b.bin, "davitd"), "--data-root", davit+"/data", "--exec-root", davit+"/run", "--pidfile", davit+".pid", "-H", "unix://"+davit+".sock")
 	if err != nil {
@@ -60,11 +64,23 @@ func (b *bench) start() error {
 	return nil
 }
 
+// runDir makes an engine's directory of run-time state on a tmpfs, as /run is.
+func runDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	_, err := command(nil, "mount", "-t", "tmpfs", "-o", "mode=755", "run", dir)
+	return err
+}
+
 func (b *bench) startDocker() error {
 	if missing("dockerd") || missing("docker") {
 		return nil
 	}
 	docker := filepath.Join(b.root, "docker")
+	if err := runDir(docker + "/run"); err != nil {
+		return err
+	}
 	b.engines = append(b.engines, engine{"docker", []string{"docker", "-H", "unix://" + docker + ".sock"}, []string{docker + "/", docker + "."}})
 	return b.daemon("dockerd", "dockerd", "--data-root", docker+"/data", "--exec-root", docker+"/run", "--pidfile", docker+".pid",
 		"-H", "unix://"+docker+".sock", "--bridge", b.bridge("docker9", "172.29.0.1/16"), "--storage-driver", "overlay2")
@@ -83,6 +99,14 @@ func (b *bench) bridge(name, address string) string {
 func (b *bench) startPodman() {
 	if missing("podman") {
 		return
+	}
+	for _, plugin := range []string{"/usr/lib/cni/bridge", "/opt/cni/bin/bridge", "/usr/libexec/cni/bridge", "/usr/lib/podman/netavark"} {
+		if _, err := os.Stat(plugin); err == nil {
+			b.podmanBridges = true
+		}
+	}
+	if !b.podmanBridges {
+		fmt.Println("(podman runs on no bridge: its network plugins are not installed)")
 	}
 	podman := filepath.Join(b.root, "podman")
 	b.engines = append(b.engines, engine{"podman", []string{"podman", "--root", podman + "/root", "--runroot", podman + "/run", "--cgroup-manager", "cgroupfs", "--storage-driver", "overlay", "--tmpdir", podman + "/tmp"}, nil})
@@ -115,7 +139,7 @@ func (b *bench) daemon(name, path string, args ...string) error {
 func waitReady(e engine) error {
 	var err error
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
-		if _, err = e.do("version"); err == nil {
+		if _, err = e.do("ps"); err == nil {
 			return nil
 		}
 		<-time.After(50 * time.Millisecond)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,7 +87,7 @@ func (b *bench) runtimes() ([]result, error) {
 // parallel starts 100 containers at once, and removes them.
 func (b *bench) parallel() error {
 	var starts, removals []result
-	for _, e := range b.engines {
+	for _, e := range b.bridging() {
 		begin := time.Now()
 		ids, err := startMany(e, 100)
 		if err != nil {
@@ -102,6 +103,14 @@ func (b *bench) parallel() error {
 	table("100 x run -d at once", "<= 1/15 of docker", starts)
 	table("rm -f of 100 running containers", "<= 1/15 of docker", removals)
 	return nil
+}
+
+// bridging are the engines that can run containers on a bridge here.
+func (b *bench) bridging() []engine {
+	if b.podmanBridges {
+		return b.engines
+	}
+	return slices.DeleteFunc(slices.Clone(b.engines), func(e engine) bool { return e.name == "podman" })
 }
 
 func startMany(e engine, n int) ([]string, error) {
@@ -292,7 +301,7 @@ func (b *bench) network() error {
 		return nil
 	}
 	fmt.Printf("\nTCP throughput host to container (iperf3, 3 s)\n  budget: bridge >= docker, host mode = host\n")
-	for _, e := range b.engines {
+	for _, e := range b.bridging() {
 		for _, mode := range []string{"bridge", "host"} {
 			if err := throughput(e, mode); err != nil {
 				return err
