@@ -16,6 +16,7 @@ type engine struct {
 	name  string
 	cli   []string // the client and the flags that point it at this engine
 	procs []string // words in the command lines of its processes, for the memory figures
+	env   []string // of the client
 }
 
 // cmd returns the full argument list of one of its commands.
@@ -23,7 +24,7 @@ func (e engine) cmd(args ...string) []string { return append(append([]string{}, 
 
 func (e engine) do(args ...string) (string, error) {
 	all := e.cmd(args...)
-	return command([]string{"DOCKER_BUILDKIT=0"}, all[0], all[1:]...)
+	return command(append([]string{"DOCKER_BUILDKIT=0"}, e.env...), all[0], all[1:]...)
 }
 
 // bench is the state of one run.
@@ -40,7 +41,7 @@ func (b *bench) start() error {
 	if err := runDir(davit + "/run"); err != nil {
 		return err
 	}
-	b.engines = append(b.engines, engine{"davit", []string{filepath.Join(b.bin, "davit"), "-H", "unix://" + davit + ".sock"}, []string{davit + "/"}})
+	b.engines = append(b.engines, engine{"davit", []string{filepath.Join(b.bin, "davit"), "-H", "unix://" + davit + ".sock"}, []string{davit + "/"}, nil})
 	err := b.daemon("davitd", filepath.Join(b.bin, "davitd"), "--data-root", davit+"/data", "--exec-root", davit+"/run", "--pidfile", davit+".pid", "-H", "unix://"+davit+".sock")
 	if err != nil {
 		return err
@@ -48,7 +49,9 @@ func (b *bench) start() error {
 	if err := b.startDocker(); err != nil {
 		return err
 	}
-	b.startPodman()
+	if err := b.startPodman(); err != nil {
+		return err
+	}
 	tar := filepath.Join(b.root, "busybox.tar")
 	if _, err := command(nil, filepath.Join(b.repository, "examples/base/busybox.sh"), tar); err != nil {
 		return err
@@ -81,7 +84,7 @@ func (b *bench) startDocker() error {
 	if err := runDir(docker + "/run"); err != nil {
 		return err
 	}
-	b.engines = append(b.engines, engine{"docker", []string{"docker", "-H", "unix://" + docker + ".sock"}, []string{docker + "/", docker + "."}})
+	b.engines = append(b.engines, engine{"docker", []string{"docker", "-H", "unix://" + docker + ".sock"}, []string{docker + "/", docker + "."}, nil})
 	return b.daemon("dockerd", "dockerd", "--data-root", docker+"/data", "--exec-root", docker+"/run", "--pidfile", docker+".pid",
 		"-H", "unix://"+docker+".sock", "--bridge", b.bridge("docker9", "172.29.0.1/16"), "--storage-driver", "overlay2")
 }
@@ -96,9 +99,20 @@ func (b *bench) bridge(name, address string) string {
 	return name
 }
 
-func (b *bench) startPodman() {
+// startPodman prepares podman, which needs no server. It may not raise resource limits where root may not.
+func (b *bench) startPodman() error {
 	if missing("podman") {
-		return
+		return nil
+	}
+	const processes = 6 // RLIMIT_NPROC
+	var files, tasks syscall.Rlimit
+	if err := errors.Join(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files), syscall.Getrlimit(processes, &tasks)); err != nil {
+		return err
+	}
+	config := filepath.Join(b.root, "containers.conf")
+	text := fmt.Sprintf("[containers]\ndefault_ulimits = [\"nofile=%d:%d\", \"nproc=%d:%d\"]\n", files.Cur, files.Max, int64(tasks.Cur), int64(tasks.Max))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return err
 	}
 	for _, plugin := range []string{"/usr/lib/cni/bridge", "/opt/cni/bin/bridge", "/usr/libexec/cni/bridge", "/usr/lib/podman/netavark"} {
 		if _, err := os.Stat(plugin); err == nil {
@@ -109,7 +123,8 @@ func (b *bench) startPodman() {
 		fmt.Println("(podman runs on no bridge: its network plugins are not installed)")
 	}
 	podman := filepath.Join(b.root, "podman")
-	b.engines = append(b.engines, engine{"podman", []string{"podman", "--root", podman + "/root", "--runroot", podman + "/run", "--cgroup-manager", "cgroupfs", "--storage-driver", "overlay", "--tmpdir", podman + "/tmp"}, nil})
+	b.engines = append(b.engines, engine{"podman", []string{"podman", "--root", podman + "/root", "--runroot", podman + "/run", "--cgroup-manager", "cgroupfs", "--storage-driver", "overlay", "--tmpdir", podman + "/tmp"}, nil, []string{"CONTAINERS_CONF=" + config}})
+	return nil
 }
 
 func missing(name string) bool {
