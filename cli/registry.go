@@ -12,7 +12,7 @@ import (
 func (a *app) registryCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:                "registry COMMAND",
-		Short:              "Run a registry of one's own (davit registry serve --help)",
+		Short:              "Run a registry of one's own, see and roll back its tags (davit registry --help)",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := engineProgram()

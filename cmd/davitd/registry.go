@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"davit/oci/errdefs"
@@ -13,8 +14,11 @@ import (
 )
 
 const registryUsage = `Usage:  davit registry serve [OPTIONS]
+        davit registry tags [--history] REPOSITORY
+        davit registry rollback REPOSITORY:TAG[@{N}]
 
-Run a registry: push to it and pull from it with davit, docker, podman or skopeo.
+Run a registry: push to it and pull from it with davit, docker, podman or skopeo. Every tag keeps a log of
+what it named, and goes back to any of it.
 
 Options:
 `
@@ -36,12 +40,20 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	flags.BoolVar(&c.AnonymousPull, "anonymous-pull", false, "with --htpasswd: pulling needs no user")
 	flags.DurationVar(&c.CollectEvery, "collect-every", time.Hour, "how often what nothing refers to is removed; 0 for never")
 	flags.DurationVar(&c.CollectGrace, "collect-grace", 24*time.Hour, "how long a blob is kept that no manifest refers to yet")
+	flags.DurationVar(&c.HistoryKeep, "history-keep", 30*24*time.Hour, "how long what a tag named, and what was deleted, can be brought back")
+	flags.Func("immutable", "tags that stay as they are once pushed, as TAG or REPOSITORY:TAG with * for any characters; may be repeated", func(pattern string) error {
+		c.Immutable = append(c.Immutable, pattern)
+		return nil
+	})
+	if len(args) > 0 && (args[0] == "tags" || args[0] == "rollback") {
+		return useRegistry(ctx, args, os.Stdout, output, log)
+	}
 	if len(args) == 0 || args[0] != "serve" {
 		flags.Usage()
 		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
 			return flag.ErrHelp
 		}
-		return errdefs.Invalid("unknown registry command %q: there is \"serve\"", args[0])
+		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"tags\" and \"rollback\"", args[0])
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

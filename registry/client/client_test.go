@@ -104,7 +104,7 @@ func own(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewServer(server.New(store, slog.New(slog.DiscardHandler), nil))
+	s := httptest.NewServer(server.New(store, slog.New(slog.DiscardHandler), server.Options{}))
 	t.Cleanup(s.Close)
 	return strings.TrimPrefix(s.URL, "http://")
 }

@@ -102,7 +102,7 @@ func (s *Server) mountBlob(r request, mount, from string) (done bool, err error)
 		return false, nil
 	}
 	if s.auth != nil {
-		if err := s.auth.Authorize(r.w, r.Request, from, "pull"); err != nil {
+		if _, err := s.auth.Authorize(r.w, r.Request, from, "pull"); err != nil {
 			return false, nil
 		}
 	}

@@ -35,6 +35,9 @@ func (s *Server) Collect(ctx context.Context, grace time.Duration) (Collected, e
 	held := map[oci.Digest]bool{}
 	for _, key := range keys {
 		repo := s.repository(strings.ReplaceAll(key, "!", "/"))
+		if err := s.pruneHistory(ctx, repo); err != nil {
+			return done, fmt.Errorf("collect %s: %w", repo.name, err)
+		}
 		if err := s.sweepLinks(ctx, repo, before, held, &done); err != nil {
 			return done, fmt.Errorf("collect %s: %w", repo.name, err)
 		}
@@ -81,31 +84,42 @@ func (s *Server) sweepLinks(ctx context.Context, repo repository, before time.Ti
 	return nil
 }
 
-// mark returns the blobs that manifests of the repository refer to; the manifests' own contents are held.
+// mark returns the blobs that manifests of the repository refer to, deleted ones too while histories may
+// want them back; the manifests' own contents are held.
 func (s *Server) mark(ctx context.Context, repo repository, held map[oci.Digest]bool) (map[oci.Digest]bool, error) {
-	names, err := s.store.ListRecords(ctx, repo.key("_manifests"))
-	if err != nil {
-		return nil, err
-	}
 	referenced := map[oci.Digest]bool{}
+	// One that is deleted meanwhile is found under the second name; one that is restored has young links.
+	for _, kind := range []string{"_manifests", "_deleted"} {
+		if err := s.markKind(ctx, repo, kind, held, referenced); err != nil {
+			return nil, err
+		}
+	}
+	return referenced, nil
+}
+
+func (s *Server) markKind(ctx context.Context, repo repository, kind string, held, referenced map[oci.Digest]bool) error {
+	names, err := s.store.ListRecords(ctx, repo.key(kind))
+	if err != nil {
+		return err
+	}
 	for _, name := range names {
 		d, err := undashed(name)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		e, err := repo.manifest(ctx, d)
+		e, err := repo.entry(ctx, repo.key(kind, name))
 		if errors.Is(err, errdefs.ErrNotFound) {
-			continue // deleted since the list was made
+			continue // gone since the list was made
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		held[d] = true
 		for _, blob := range e.Blobs {
 			referenced[blob] = true
 		}
 	}
-	return referenced, nil
+	return nil
 }
 
 // unlink removes a link if it is old. No request is between looking at the link and relying on it while
@@ -131,7 +145,7 @@ func (s *Server) sweepBlob(ctx context.Context, d oci.Digest, size int64, done *
 	}
 	for _, key := range now {
 		repo := s.repository(strings.ReplaceAll(key, "!", "/"))
-		for _, record := range []string{repo.blobKey(d), repo.manifestKey(d)} {
+		for _, record := range []string{repo.blobKey(d), repo.manifestKey(d), repo.deletedKey(d)} {
 			if _, err := s.store.RecordTime(ctx, record); !errors.Is(err, errdefs.ErrNotFound) {
 				return err
 			}

@@ -65,19 +65,19 @@ func (h *Htpasswd) reload() error {
 }
 
 // Authorize implements Authorizer.
-func (h *Htpasswd) Authorize(w http.ResponseWriter, r *http.Request, name, action string) error {
+func (h *Htpasswd) Authorize(w http.ResponseWriter, r *http.Request, name, action string) (string, error) {
 	user, password, given := r.BasicAuth()
 	if !given && h.anonymousPull && action == "pull" && name != "" {
-		return nil
+		return "", nil
 	}
 	if given && h.check(user, password) {
-		return nil
+		return user, nil
 	}
 	w.Header().Set("WWW-Authenticate", `Basic realm="davit registry"`)
 	if !given {
-		return fail("UNAUTHORIZED", "authentication required")
+		return "", fail("UNAUTHORIZED", "authentication required")
 	}
-	return fail("UNAUTHORIZED", "wrong user or password")
+	return "", fail("UNAUTHORIZED", "wrong user or password")
 }
 
 // check compares by bcrypt once for each password, and by a hash in memory from then on: bcrypt takes

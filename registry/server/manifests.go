@@ -106,8 +106,18 @@ func (s *Server) putManifest(r request) error {
 	if err := r.repo.holds(r.Context(), e.Blobs); err != nil {
 		return err
 	}
-	if err := s.storeManifest(r, d, content, doc, e, tags); err != nil {
+	for _, tag := range tags {
+		if _, err := s.mayMove(r, tag, d); ignoreMissing(err) != nil {
+			return err
+		}
+	}
+	if err := s.storeManifest(r, d, content, doc, e); err != nil {
 		return err
+	}
+	for _, tag := range tags {
+		if err := s.setTag(r, tag, d); err != nil {
+			return err
+		}
 	}
 	if doc.Subject != nil {
 		r.w.Header().Set("OCI-Subject", string(doc.Subject.Digest))
@@ -210,7 +220,7 @@ func (r repository) holds(ctx context.Context, blobs []oci.Digest) error {
 }
 
 // storeManifest writes content first, names last: whatever a name leads to is complete.
-func (s *Server) storeManifest(r request, d oci.Digest, content []byte, doc document, e entry, tags []string) error {
+func (s *Server) storeManifest(r request, d oci.Digest, content []byte, doc document, e entry) error {
 	ctx := r.Context()
 	if err := r.repo.register(ctx); err != nil {
 		return err
@@ -234,11 +244,6 @@ func (s *Server) storeManifest(r request, d oci.Digest, content []byte, doc docu
 			return err
 		}
 	}
-	for _, tag := range tags {
-		if err := s.store.PutRecord(ctx, r.repo.tagKey(tag), []byte(d)); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -256,7 +261,7 @@ func (doc document) referrer(d oci.Digest, e entry) oci.Descriptor {
 func (s *Server) deleteManifest(r request) error {
 	ctx := r.Context()
 	if !strings.Contains(r.arg, ":") {
-		if err := s.store.DeleteRecord(ctx, r.repo.tagKey(r.arg)); err != nil {
+		if err := s.setTag(r, r.arg, ""); err != nil {
 			return unknown(err, "MANIFEST_UNKNOWN")
 		}
 		r.w.WriteHeader(http.StatusAccepted)
@@ -274,10 +279,20 @@ func (s *Server) deleteManifest(r request) error {
 	if err != nil {
 		return err
 	}
-	keys := []string{}
 	for _, tag := range tags {
-		keys = append(keys, r.repo.tagKey(tag))
+		if s.immutable(r.repo.name, tag) {
+			return fail("DENIED", "tag %s:%s, which is immutable, names %s", r.repo.name, tag, d)
+		}
 	}
+	if err := s.keepDeleted(ctx, r.repo, d, e); err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		if err := s.setTag(r, tag, ""); ignoreMissing(err) != nil {
+			return err
+		}
+	}
+	keys := []string{}
 	if e.Subject != "" {
 		keys = append(keys, r.repo.referrerKey(e.Subject, d))
 	}

@@ -18,6 +18,8 @@ import (
 //	_blobs/<alg>-<hex>                              this repository holds the blob
 //	_manifests/<alg>-<hex>                          entry: media type and what the manifest refers to
 //	_tags/<tag>                                     the digest that the tag names
+//	_history/<tag>/<time>-<random>                  a move of the tag (Move); the tag may be gone
+//	_deleted/<alg>-<hex>                            entry of a deleted manifest that may be wanted back
 //	_referrers/<alg>-<hex of subject>/<alg>-<hex>   descriptor of a manifest with that subject
 //
 // and "catalog/<name, with ! for />" for the list of all repositories. Path components of names begin
@@ -49,6 +51,7 @@ func (r repository) key(parts ...string) string {
 
 func (r repository) blobKey(d oci.Digest) string     { return r.key("_blobs", dashed(d)) }
 func (r repository) manifestKey(d oci.Digest) string { return r.key("_manifests", dashed(d)) }
+func (r repository) deletedKey(d oci.Digest) string  { return r.key("_deleted", dashed(d)) }
 func (r repository) tagKey(tag string) string        { return r.key("_tags", tag) }
 
 func catalogKey(name string) string { return "catalog/" + strings.ReplaceAll(name, "/", "!") }
@@ -93,13 +96,17 @@ func (r repository) linkBlob(ctx context.Context, d oci.Digest) error {
 }
 
 func (r repository) manifest(ctx context.Context, d oci.Digest) (entry, error) {
-	var e entry
-	value, err := r.store.GetRecord(ctx, r.manifestKey(d))
+	return r.entry(ctx, r.manifestKey(d))
+}
+
+// entry reads the record of a manifest, deleted or not.
+func (r repository) entry(ctx context.Context, key string) (e entry, err error) {
+	value, err := r.store.GetRecord(ctx, key)
 	if err != nil {
 		return e, unknown(err, "MANIFEST_UNKNOWN")
 	}
 	if err := json.Unmarshal(value, &e); err != nil {
-		return e, fmt.Errorf("read record of manifest %s: %w", d, err)
+		return e, fmt.Errorf("read record of manifest %s: %w", key, err)
 	}
 	return e, nil
 }

@@ -23,6 +23,8 @@ type Config struct {
 	AnonymousPull bool          // with Htpasswd: reading needs no user
 	CollectEvery  time.Duration // 0: never
 	CollectGrace  time.Duration
+	HistoryKeep   time.Duration // see Options
+	Immutable     []string
 }
 
 // Serve runs a registry until ctx ends, then lets requests finish for a few seconds.
@@ -67,14 +69,13 @@ func open(config Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if config.Htpasswd == "" {
-		return New(store, log, nil), nil
+	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable}
+	if config.Htpasswd != "" {
+		if o.Auth, err = NewHtpasswd(config.Htpasswd, config.AnonymousPull); err != nil {
+			return nil, err
+		}
 	}
-	users, err := NewHtpasswd(config.Htpasswd, config.AnonymousPull)
-	if err != nil {
-		return nil, err
-	}
-	return New(store, log, users), nil
+	return New(store, log, o), nil
 }
 
 func listen(config Config) (net.Listener, error) {

@@ -9,6 +9,9 @@
 //	GET|HEAD   /v2/<name>/manifests/<tag or digest>       PUT, DELETE too
 //	GET        /v2/<name>/tags/list
 //	GET        /v2/<name>/referrers/<digest>
+//	GET        /davit/v1/<name>/history                   the logs of all tags, deleted ones too
+//	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
+//	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
 //
 // What the specification leaves open: a manifest's config and layers must be in the repository, the
 // manifests of an index need not be (sparse indexes); a repository's blobs are visible only in
@@ -22,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"davit/internal/turn"
 	"davit/oci/ref"
 	"davit/registry/storage"
 )
@@ -41,18 +45,28 @@ type Server struct {
 	collecting sync.RWMutex
 	refresh    time.Duration // age above which looking at a blob makes its link young again
 	manifests  *manifestCache
+	options    Options
+	turns      turn.Turns[string] // of immutable tags, by key
+}
+
+// Options are the rules of a registry. The zero value keeps no deleted manifest and has no immutable tag.
+type Options struct {
+	Auth        Authorizer    // nil: everybody may do everything
+	HistoryKeep time.Duration // how long a tag's former digests and deleted manifests can be brought back
+	Immutable   []string      // patterns TAG or REPOSITORY:TAG, with * for any characters
 }
 
 // Authorizer decides whether a request may do an action to a repository.
 type Authorizer interface {
-	// Authorize returns nil or an error for the client. action is "pull", "push" or "delete"; name is
-	// empty for the ping and "*" for the catalog. It may set the challenge header.
-	Authorize(w http.ResponseWriter, r *http.Request, name, action string) error
+	// Authorize returns the user, empty for an anonymous one, or an error for the client. action is
+	// "pull", "push" or "delete"; name is empty for the ping and "*" for the catalog. It may set the
+	// challenge header.
+	Authorize(w http.ResponseWriter, r *http.Request, name, action string) (user string, err error)
 }
 
-// New returns a registry over the store. A nil auth lets everybody do everything.
-func New(store storage.Store, log *slog.Logger, auth Authorizer) *Server {
-	return &Server{store: store, log: log, auth: auth, refresh: defaultRefresh, manifests: newManifestCache(256)}
+// New returns a registry over the store.
+func New(store storage.Store, log *slog.Logger, o Options) *Server {
+	return &Server{store: store, log: log, auth: o.Auth, options: o, refresh: defaultRefresh, manifests: newManifestCache(256)}
 }
 
 func (s *Server) repository(name string) repository { return repository{name, s.store, s.refresh} }
@@ -63,6 +77,7 @@ type request struct {
 	w    http.ResponseWriter
 	repo repository
 	arg  string // digest, tag, upload id
+	by   string // user or address
 }
 
 type handler func(*Server, request) error
@@ -79,11 +94,17 @@ var (
 	manifestRoute  = route{"GET": (*Server).getManifest, "HEAD": (*Server).getManifest, "PUT": (*Server).putManifest, "DELETE": (*Server).deleteManifest}
 	tagsRoute      = route{"GET": (*Server).listTags}
 	referrersRoute = route{"GET": (*Server).listReferrers}
+	historyRoute   = route{"GET": (*Server).listHistory}
+	tagLogRoute    = route{"GET": (*Server).tagHistory}
+	rollbackRoute  = route{"POST": (*Server).rollback}
 )
 
 // parse finds the route of a path and the repository name and argument in it. Names may hold slashes, so
 // the path is read from its end.
 func parse(path string) (found route, name, arg string, ok bool) {
+	if rest, ok := strings.CutPrefix(path, "/davit/v1/"); ok {
+		return parseOwn(rest)
+	}
 	rest, ok := strings.CutPrefix(path, "/v2")
 	switch {
 	case !ok:
@@ -111,6 +132,22 @@ func parse(path string) (found route, name, arg string, ok bool) {
 	return nil, "", "", false
 }
 
+// parseOwn is parse for what the specification does not have.
+func parseOwn(rest string) (found route, name, arg string, ok bool) {
+	for _, candidate := range []struct {
+		suffix string
+		route  route
+	}{{"/history", tagLogRoute}, {"/rollback", rollbackRoute}} {
+		if path, ok := strings.CutSuffix(rest, candidate.suffix); ok {
+			if i := strings.LastIndex(path, "/tags/"); i >= 0 {
+				return candidate.route, path[:i], path[i+len("/tags/"):], true
+			}
+		}
+	}
+	name, ok = strings.CutSuffix(rest, "/history")
+	return historyRoute, name, "", ok
+}
+
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
@@ -134,12 +171,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Allow", found.methods())
 		return fail("UNSUPPORTED", "%s is not possible here", r.Method)
 	}
+	var user string
 	if s.auth != nil {
-		if err := s.auth.Authorize(w, r, name, action(r.Method)); err != nil {
+		var err error
+		if user, err = s.auth.Authorize(w, r, name, action(r.Method)); err != nil {
 			return err
 		}
 	}
-	return handle(s, request{r, w, s.repository(name), arg})
+	return handle(s, request{r, w, s.repository(name), arg, author(user, r)})
 }
 
 func action(method string) string {

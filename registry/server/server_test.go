@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,12 +34,17 @@ type fixture struct {
 
 func start(t *testing.T, auth Authorizer) *fixture {
 	t.Helper()
+	return startWith(t, Options{Auth: auth})
+}
+
+func startWith(t *testing.T, o Options) *fixture {
+	t.Helper()
 	root := t.TempDir()
 	store, err := dir.Open(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry := New(store, slog.New(slog.DiscardHandler), auth)
+	registry := New(store, slog.New(slog.DiscardHandler), o)
 	server := httptest.NewServer(registry)
 	t.Cleanup(server.Close)
 	return &fixture{t, registry, store, root, server.URL}
@@ -213,11 +219,12 @@ func TestBadRequestsNameTheRule(t *testing.T) {
 	}
 }
 
-// age makes every record and blob of the registry look as old as the collector's grace period allows.
-func (f *fixture) age() {
+// age makes every record and blob of the registry look as old as the collector's grace period allows,
+// but for kinds of records.
+func (f *fixture) age(except ...string) {
 	old := time.Now().Add(-48 * time.Hour)
 	err := filepath.WalkDir(f.root, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || slices.ContainsFunc(except, func(kind string) bool { return strings.Contains(path, kind) }) {
 			return err
 		}
 		return os.Chtimes(path, old, old)

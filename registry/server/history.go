@@ -1,0 +1,321 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"davit/oci"
+	"davit/oci/errdefs"
+	"davit/oci/ref"
+)
+
+// Move is one entry of a tag's log: from then on the tag named Digest, or nothing where it was deleted.
+type Move struct {
+	Digest oci.Digest `json:"digest,omitempty"`
+	Time   time.Time  `json:"time"`
+	By     string     `json:"by"` // the user, or the address of one who gave no name
+}
+
+// TagHistory is a tag's log, the latest move first: number n is what clients write as @{n}.
+type TagHistory struct {
+	Tag     string `json:"tag"`
+	History []Move `json:"history"`
+}
+
+// repositoryHistory is the answer to GET /davit/v1/<name>/history: all tags, deleted ones too, by name.
+type repositoryHistory struct {
+	Name string       `json:"name"`
+	Tags []TagHistory `json:"tags"`
+}
+
+// note adds a move to a tag's log. It is written before the tag itself: a crash between the two leaves a
+// move that did not happen, never one that nobody knows of.
+func (r repository) note(ctx context.Context, tag string, d oci.Digest, by string) error {
+	now := time.Now().UTC()
+	value, err := json.Marshal(Move{d, now, by})
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("%020d-%s", now.UnixNano(), rand.Text()[:8])
+	return r.store.PutRecord(ctx, r.key("_history", tag, name), value)
+}
+
+// history returns a tag's log and the keys of its records, the latest first.
+func (r repository) history(ctx context.Context, tag string) (moves []Move, keys []string, err error) {
+	names, err := r.store.ListRecords(ctx, r.key("_history", tag))
+	if err != nil {
+		return nil, nil, err
+	}
+	slices.Reverse(names)
+	for _, name := range names {
+		key := r.key("_history", tag, name)
+		value, err := r.store.GetRecord(ctx, key)
+		if errors.Is(err, errdefs.ErrNotFound) {
+			continue // pruned since the list was made
+		}
+		var move Move
+		if err == nil {
+			err = json.Unmarshal(value, &move)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("read history of tag %s: %w", tag, err)
+		}
+		moves, keys = append(moves, move), append(keys, key)
+	}
+	return moves, keys, nil
+}
+
+// prune forgets the moves that ended before the given time: each but the last lasted until the next. Of a
+// tag that is gone the deletion goes too when it is that old.
+func (r repository) prune(ctx context.Context, tag string, before time.Time) error {
+	moves, keys, err := r.history(ctx, tag)
+	if err != nil {
+		return err
+	}
+	for i, move := range moves {
+		ended := move.Digest == "" && move.Time.Before(before) || i > 0 && moves[i-1].Time.Before(before)
+		if !ended {
+			continue
+		}
+		if err := r.store.DeleteRecord(ctx, keys[i]); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return err
+		}
+	}
+	if len(moves) > 0 && moves[0].Digest == "" && moves[0].Time.Before(before) {
+		return ignoreMissing(r.store.DeleteRecord(ctx, r.key("_history", tag)))
+	}
+	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// setTag lets a tag name a digest, or nothing when d is empty, and notes it. An immutable tag that names
+// something stays as it is.
+func (s *Server) setTag(r request, tag string, d oci.Digest) error {
+	ctx := r.Context()
+	if s.immutable(r.repo.name, tag) {
+		over, err := s.turns.Take(ctx, r.repo.tagKey(tag)) // two first pushes at once: one wins
+		if err != nil {
+			return err
+		}
+		defer over()
+	}
+	now, err := s.mayMove(r, tag, d)
+	if err != nil && (d == "" || !errors.Is(err, errdefs.ErrNotFound)) || now == d {
+		return err
+	}
+	if err := r.repo.note(ctx, tag, d, r.by); err != nil {
+		return err
+	}
+	// The name of the log itself, so that logs can be listed though their tags are gone.
+	if err := s.store.PutRecord(ctx, r.repo.key("_history", tag), nil); err != nil {
+		return err
+	}
+	if d == "" {
+		return s.store.DeleteRecord(ctx, r.repo.tagKey(tag))
+	}
+	return s.store.PutRecord(ctx, r.repo.tagKey(tag), []byte(d))
+}
+
+// mayMove returns what a tag names, and fails when it is immutable and names something else than d.
+func (s *Server) mayMove(r request, tag string, d oci.Digest) (oci.Digest, error) {
+	now, err := r.repo.tag(r.Context(), tag)
+	if err == nil && now != d && s.immutable(r.repo.name, tag) {
+		return now, fail("DENIED", "tag %s:%s is immutable and names %s", r.repo.name, tag, now)
+	}
+	return now, err
+}
+
+// immutable says whether one of the patterns covers a tag. A pattern is TAG or REPOSITORY:TAG, with "*"
+// for any characters, slashes too.
+func (s *Server) immutable(name, tag string) bool {
+	return slices.ContainsFunc(s.options.Immutable, func(pattern string) bool {
+		repo, tags, ok := strings.Cut(pattern, ":")
+		if !ok {
+			repo, tags = "*", pattern
+		}
+		return matches(repo, name) && matches(tags, tag)
+	})
+}
+
+// matches compares with a pattern in which "*" stands for any characters.
+func matches(pattern, s string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == s
+	}
+	s, ok := strings.CutPrefix(s, first)
+	for i := 0; ok && i <= len(s); i++ {
+		if matches(rest, s[i:]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) listHistory(r request) error {
+	if err := r.repo.exists(r.Context()); err != nil {
+		return err
+	}
+	tags, err := s.store.ListRecords(r.Context(), r.repo.key("_history"))
+	if err != nil {
+		return err
+	}
+	if tags, err = r.page(tags); err != nil {
+		return err
+	}
+	answer := repositoryHistory{Name: r.repo.name, Tags: []TagHistory{}}
+	for _, tag := range tags {
+		moves, _, err := r.repo.history(r.Context(), tag)
+		if err != nil {
+			return err
+		}
+		answer.Tags = append(answer.Tags, TagHistory{tag, moves})
+	}
+	return r.json("application/json", answer)
+}
+
+func (s *Server) tagHistory(r request) error {
+	if err := ref.CheckTag(r.arg); err != nil {
+		return fail("MANIFEST_UNKNOWN", "%w", err)
+	}
+	moves, _, err := r.repo.history(r.Context(), r.arg)
+	if err != nil {
+		return err
+	}
+	if len(moves) == 0 {
+		return fail("MANIFEST_UNKNOWN", "tag %s of %s has no history", r.arg, r.repo.name)
+	}
+	return r.json("application/json", TagHistory{r.arg, moves})
+}
+
+// rollback lets a tag name again what its history says it named: ?digest=. It answers with the new move.
+func (s *Server) rollback(r request) error {
+	if err := ref.CheckTag(r.arg); err != nil {
+		return fail("MANIFEST_UNKNOWN", "%w", err)
+	}
+	d, err := oci.ParseDigest(r.URL.Query().Get("digest"))
+	if err != nil {
+		return fail("DIGEST_INVALID", "%w", err)
+	}
+	moves, _, err := r.repo.history(r.Context(), r.arg)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(moves, func(m Move) bool { return m.Digest == d }) {
+		return fail("MANIFEST_UNKNOWN", "tag %s of %s never named %s, as far as its history goes", r.arg, r.repo.name, d)
+	}
+	s.collecting.RLock()
+	defer s.collecting.RUnlock()
+	if err := s.restore(r, d); err != nil {
+		return err
+	}
+	if err := s.setTag(r, r.arg, d); err != nil {
+		return err
+	}
+	if moves, _, err = r.repo.history(r.Context(), r.arg); err != nil {
+		return err
+	}
+	return r.json("application/json", TagHistory{r.arg, moves[:1]})
+}
+
+// restore brings a deleted manifest back, and those of a deleted index. What is there, or was never in
+// this registry (a sparse index), it leaves alone.
+func (s *Server) restore(r request, d oci.Digest) error {
+	ctx := r.Context()
+	if _, err := r.repo.manifest(ctx, d); err == nil {
+		return nil
+	}
+	value, err := s.store.GetRecord(ctx, r.repo.deletedKey(d))
+	if err != nil {
+		return unknown(err, "MANIFEST_UNKNOWN")
+	}
+	content, err := s.manifestContent(ctx, d)
+	if err != nil {
+		return unknown(err, "MANIFEST_UNKNOWN")
+	}
+	var was entry
+	if err := json.Unmarshal(value, &was); err != nil {
+		return fmt.Errorf("read record of deleted manifest %s: %w", d, err)
+	}
+	for _, child := range was.Manifests {
+		if err := s.restore(r, child); ignoreMissing(err) != nil {
+			return err
+		}
+	}
+	doc, e, err := checkManifest(content, was.MediaType)
+	if err != nil {
+		return err
+	}
+	if err := r.repo.holds(ctx, e.Blobs); err != nil {
+		return err
+	}
+	if err := s.storeManifest(r, d, content, doc, e); err != nil {
+		return err
+	}
+	return ignoreMissing(s.store.DeleteRecord(ctx, r.repo.deletedKey(d)))
+}
+
+// keepDeleted remembers a manifest that is about to be deleted, while histories may want it back.
+func (s *Server) keepDeleted(ctx context.Context, repo repository, d oci.Digest, e entry) error {
+	if s.options.HistoryKeep <= 0 {
+		return nil
+	}
+	value, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return s.store.PutRecord(ctx, repo.deletedKey(d), value)
+}
+
+// pruneHistory ends the retention of what is too old: moves of tags, and deleted manifests.
+func (s *Server) pruneHistory(ctx context.Context, repo repository) error {
+	before := time.Now().Add(-s.options.HistoryKeep)
+	tags, err := s.store.ListRecords(ctx, repo.key("_history"))
+	if err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		if err := repo.prune(ctx, tag, before); err != nil {
+			return err
+		}
+	}
+	deleted, err := s.store.ListRecords(ctx, repo.key("_deleted"))
+	if err != nil {
+		return err
+	}
+	for _, name := range deleted {
+		at, err := s.store.RecordTime(ctx, repo.key("_deleted", name))
+		if err == nil && at.Before(before) {
+			err = s.store.DeleteRecord(ctx, repo.key("_deleted", name))
+		}
+		if ignoreMissing(err) != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// author names who a request is from, for logs and histories.
+func author(user string, r *http.Request) string { return cmp.Or(user, clientAddress(r)) }
+
+func clientAddress(r *http.Request) string {
+	address := r.RemoteAddr
+	if i := strings.LastIndexByte(address, ':'); i > 0 {
+		address = address[:i]
+	}
+	return strings.Trim(address, "[]")
+}
