@@ -61,7 +61,8 @@ func (e *engine) must(t *testing.T, name string, args ...string) string {
 
 func (e *engine) start() error {
 	cmd := exec.Command(filepath.Join(e.bin, "davitd"), "--data-root", filepath.Join(e.root, "data"),
-		"--exec-root", filepath.Join(e.root, "run"), "--pidfile", filepath.Join(e.root, "davitd.pid"), "-H", "unix://"+e.socket())
+		"--exec-root", filepath.Join(e.root, "run"), "--pidfile", filepath.Join(e.root, "davitd.pid"), "-H", "unix://"+e.socket(),
+		"--cgroup-parent", "/"+filepath.Base(e.root))
 	cmd.Stdout, cmd.Stderr = e.log, e.log
 	cmd.Env = e.env()
 	if err := cmd.Start(); err != nil {
@@ -116,6 +117,12 @@ func (e *engine) close(t *testing.T) {
 		t.Logf("davitd's log:\n%s", log[max(0, len(log)-8000):])
 	}
 	e.stopMonitor(t)
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + filepath.Base(e.root))
+	for _, group := range groups { // the parent that the engine was given is this test's to remove
+		if err := os.Remove(group); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	}
 	if err := errors.Join(e.log.Close(), os.RemoveAll(e.root)); err != nil {
 		t.Errorf("clean up: %v", err)
 	}

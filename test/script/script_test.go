@@ -113,7 +113,7 @@ func (e *engine) residue(t *testing.T) map[string][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	groups, err := exec.Command("sh", "-c", "find /sys/fs/cgroup -mindepth 2 -type d -path '*davit*' | sort").Output()
+	groups, err := exec.Command("sh", "-c", "find /sys/fs/cgroup -mindepth 2 -type d -path '*"+filepath.Base(e.root)+"/*' | sort").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
