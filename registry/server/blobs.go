@@ -16,6 +16,8 @@ import (
 
 var errNoSuchPath = errors.New("no such path in the registry API, which begins with /v2/")
 
+var errNotReady = errors.New("the store cannot be used now, see the registry's log")
+
 // digest parses the request's argument.
 func (r request) digest() (oci.Digest, error) {
 	d, err := oci.ParseDigest(r.arg)

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"davit/registry/storage/dir"
@@ -25,6 +27,7 @@ type Config struct {
 	CollectGrace  time.Duration
 	HistoryKeep   time.Duration // see Options
 	Immutable     []string
+	AccessLog     string // file to append a JSON object to for every request; "-" for stdout, empty: none
 }
 
 // Serve runs a registry until ctx ends, then lets requests finish for a few seconds.
@@ -75,7 +78,27 @@ func open(config Config, log *slog.Logger) (*Server, error) {
 			return nil, err
 		}
 	}
+	if o.AccessLog, err = accessLog(config.AccessLog); err != nil {
+		return nil, err
+	}
 	return New(store, log, o), nil
+}
+
+// accessLog opens the file for appending; it stays open as long as the process lives.
+func accessLog(path string) (*slog.Logger, error) {
+	var out io.Writer = os.Stdout
+	switch path {
+	case "":
+		return nil, nil
+	case "-":
+	default:
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("open access log: %w", err)
+		}
+		out = file
+	}
+	return slog.New(slog.NewJSONHandler(out, nil)), nil
 }
 
 func listen(config Config) (net.Listener, error) {
@@ -106,10 +129,14 @@ func (s *Server) collectEvery(ctx context.Context, config Config) {
 		case <-ticker.C:
 		}
 		done, err := s.Collect(ctx, config.CollectGrace)
+		s.metrics.collectedBlobs.Add(int64(done.Blobs))
+		s.metrics.collectedBytes.Add(done.Bytes)
 		if err != nil {
+			s.metrics.collectFailures.Add(1)
 			s.log.Error("collection failed", "error", err)
 			continue
 		}
+		s.metrics.collections.Add(1)
 		s.log.Info("collected", "links", done.Links, "blobs", done.Blobs, "bytes", done.Bytes)
 	}
 }

@@ -9,6 +9,7 @@
 //	GET|HEAD   /v2/<name>/manifests/<tag or digest>       PUT, DELETE too
 //	GET        /v2/<name>/tags/list
 //	GET        /v2/<name>/referrers/<digest>
+//	GET        /metrics, /healthz, /readyz
 //	GET        /davit/v1/<name>/history                   the logs of all tags, deleted ones too
 //	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
@@ -23,6 +24,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"davit/internal/turn"
@@ -47,6 +49,8 @@ type Server struct {
 	manifests  *manifestCache
 	options    Options
 	turns      turn.Turns[string] // of immutable tags, by key
+	metrics    metrics
+	readiness  atomic.Pointer[readiness]
 }
 
 // Options are the rules of a registry. The zero value keeps no deleted manifest and has no immutable tag.
@@ -54,6 +58,7 @@ type Options struct {
 	Auth        Authorizer    // nil: everybody may do everything
 	HistoryKeep time.Duration // how long a tag's former digests and deleted manifests can be brought back
 	Immutable   []string      // patterns TAG or REPOSITORY:TAG, with * for any characters
+	AccessLog   *slog.Logger  // gets a record for every request; nil: none
 }
 
 // Authorizer decides whether a request may do an action to a repository.
@@ -82,31 +87,44 @@ type request struct {
 
 type handler func(*Server, request) error
 
-// route is what a path asks for: which handler each method has.
-type route map[string]handler
+// route is what a path asks for: which handler each method has. The metrics count by its name.
+type route struct {
+	name    string
+	methods map[string]handler
+	open    bool // to everybody, without asking the Authorizer
+}
 
 var (
-	pingRoute      = route{"GET": (*Server).ping, "HEAD": (*Server).ping}
-	catalogRoute   = route{"GET": (*Server).catalog}
-	blobRoute      = route{"GET": (*Server).getBlob, "HEAD": (*Server).getBlob, "DELETE": (*Server).deleteBlob}
-	uploadsRoute   = route{"POST": (*Server).startUpload}
-	uploadRoute    = route{"GET": (*Server).uploadStatus, "PATCH": (*Server).patchUpload, "PUT": (*Server).finishUpload, "DELETE": (*Server).cancelUpload}
-	manifestRoute  = route{"GET": (*Server).getManifest, "HEAD": (*Server).getManifest, "PUT": (*Server).putManifest, "DELETE": (*Server).deleteManifest}
-	tagsRoute      = route{"GET": (*Server).listTags}
-	referrersRoute = route{"GET": (*Server).listReferrers}
-	historyRoute   = route{"GET": (*Server).listHistory}
-	tagLogRoute    = route{"GET": (*Server).tagHistory}
-	rollbackRoute  = route{"POST": (*Server).rollback}
+	pingRoute      = &route{name: "ping", methods: map[string]handler{"GET": (*Server).ping, "HEAD": (*Server).ping}}
+	catalogRoute   = &route{name: "catalog", methods: map[string]handler{"GET": (*Server).catalog}}
+	blobRoute      = &route{name: "blob", methods: map[string]handler{"GET": (*Server).getBlob, "HEAD": (*Server).getBlob, "DELETE": (*Server).deleteBlob}}
+	uploadsRoute   = &route{name: "uploads", methods: map[string]handler{"POST": (*Server).startUpload}}
+	uploadRoute    = &route{name: "upload", methods: map[string]handler{"GET": (*Server).uploadStatus, "PATCH": (*Server).patchUpload, "PUT": (*Server).finishUpload, "DELETE": (*Server).cancelUpload}}
+	manifestRoute  = &route{name: "manifest", methods: map[string]handler{"GET": (*Server).getManifest, "HEAD": (*Server).getManifest, "PUT": (*Server).putManifest, "DELETE": (*Server).deleteManifest}}
+	tagsRoute      = &route{name: "tags", methods: map[string]handler{"GET": (*Server).listTags}}
+	referrersRoute = &route{name: "referrers", methods: map[string]handler{"GET": (*Server).listReferrers}}
+	historyRoute   = &route{name: "history", methods: map[string]handler{"GET": (*Server).listHistory}}
+	tagLogRoute    = &route{name: "tagLog", methods: map[string]handler{"GET": (*Server).tagHistory}}
+	rollbackRoute  = &route{name: "rollback", methods: map[string]handler{"POST": (*Server).rollback}}
+	metricsRoute   = &route{name: "metrics", methods: map[string]handler{"GET": (*Server).serveMetrics}}
+	healthRoute    = &route{name: "health", methods: map[string]handler{"GET": (*Server).health, "HEAD": (*Server).health}, open: true}
+	readyRoute     = &route{name: "ready", methods: map[string]handler{"GET": (*Server).ready, "HEAD": (*Server).ready}, open: true}
 )
 
 // parse finds the route of a path and the repository name and argument in it. Names may hold slashes, so
 // the path is read from its end.
-func parse(path string) (found route, name, arg string, ok bool) {
+func parse(path string) (found *route, name, arg string, ok bool) {
 	if rest, ok := strings.CutPrefix(path, "/davit/v1/"); ok {
 		return parseOwn(rest)
 	}
 	rest, ok := strings.CutPrefix(path, "/v2")
 	switch {
+	case path == "/metrics":
+		return metricsRoute, "*", "", true
+	case path == "/healthz":
+		return healthRoute, "", "", true
+	case path == "/readyz":
+		return readyRoute, "", "", true
 	case !ok:
 		return nil, "", "", false
 	case rest == "" || rest == "/":
@@ -123,7 +141,7 @@ func parse(path string) (found route, name, arg string, ok bool) {
 	}
 	for _, candidate := range []struct {
 		infix string
-		route route
+		route *route
 	}{{"/blobs/uploads/", uploadRoute}, {"/blobs/", blobRoute}, {"/manifests/", manifestRoute}, {"/referrers/", referrersRoute}} {
 		if i := strings.LastIndex(rest, candidate.infix); i >= 0 {
 			return candidate.route, rest[:i], rest[i+len(candidate.infix):], true
@@ -133,10 +151,10 @@ func parse(path string) (found route, name, arg string, ok bool) {
 }
 
 // parseOwn is parse for what the specification does not have.
-func parseOwn(rest string) (found route, name, arg string, ok bool) {
+func parseOwn(rest string) (found *route, name, arg string, ok bool) {
 	for _, candidate := range []struct {
 		suffix string
-		route  route
+		route  *route
 	}{{"/history", tagLogRoute}, {"/rollback", rollbackRoute}} {
 		if path, ok := strings.CutSuffix(rest, candidate.suffix); ok {
 			if i := strings.LastIndex(path, "/tags/"); i >= 0 {
@@ -150,35 +168,42 @@ func parseOwn(rest string) (found route, name, arg string, ok bool) {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	s.metrics.inFlight.Add(1)
+	out := &seen{ResponseWriter: w, route: "none"}
+	defer func() {
+		s.metrics.inFlight.Add(-1)
+		s.observe(out, r, began)
+	}()
 	w.Header().Set("Docker-Distribution-API-Version", "registry/2.0")
-	if err := s.serve(w, r); err != nil {
-		writeError(w, r, s.log, err)
+	if out.err = s.serve(out, r); out.err != nil {
+		writeError(out, r, s.log, out.err)
 	}
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) serve(w *seen, r *http.Request) error {
 	found, name, arg, ok := parse(r.URL.Path)
 	if !ok {
 		return &failure{"NOT_FOUND", http.StatusNotFound, errNoSuchPath}
 	}
+	w.route = found.name
 	if name != "" && name != "*" {
 		if err := ref.CheckPath(name); err != nil {
 			return fail("NAME_INVALID", "invalid repository name %q: %w", name, err)
 		}
 	}
-	handle, ok := found[r.Method]
+	handle, ok := found.methods[r.Method]
 	if !ok {
-		w.Header().Set("Allow", found.methods())
+		w.Header().Set("Allow", found.allowed())
 		return fail("UNSUPPORTED", "%s is not possible here", r.Method)
 	}
-	var user string
-	if s.auth != nil {
-		var err error
-		if user, err = s.auth.Authorize(w, r, name, action(r.Method)); err != nil {
+	if s.auth != nil && !found.open {
+		user, err := s.auth.Authorize(w, r, name, action(r.Method))
+		if w.by = user; err != nil {
 			return err
 		}
 	}
-	return handle(s, request{r, w, s.repository(name), arg, author(user, r)})
+	return handle(s, request{r, w, s.repository(name), arg, author(w.by, r)})
 }
 
 func action(method string) string {
@@ -191,10 +216,10 @@ func action(method string) string {
 	return "push"
 }
 
-func (r route) methods() string {
+func (r *route) allowed() string {
 	var methods []string
 	for _, method := range []string{"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"} {
-		if r[method] != nil {
+		if r.methods[method] != nil {
 			methods = append(methods, method)
 		}
 	}
