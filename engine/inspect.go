@@ -65,9 +65,13 @@ func (v *Views) inspect(a *actor, r *container.Record) wire.InspectResponse {
 
 func wireState(r *container.Record) *wire.State {
 	s := r.State
+	again := s.Status == container.Restarting || s.Status == container.Starting && s.RestartCount > 0
+	if again { // from its exit until it runs again nobody may take it for stopped
+		s.Status = container.Restarting
+	}
 	w := &wire.State{
-		Status: wire.ContainerState(s.Status.Shown()), Running: s.Status.Alive() || s.Status == container.Restarting,
-		Paused: s.Status == container.Paused, Restarting: s.Status == container.Restarting, Dead: s.Status == container.Dead,
+		Status: wire.ContainerState(s.Status.Shown()), Running: s.Status.Alive() || again,
+		Paused: s.Status == container.Paused, Restarting: again, Dead: s.Status == container.Dead,
 		OOMKilled: s.OOMKilled, Pid: s.Pid, ExitCode: s.ExitCode, Error: s.Error,
 		StartedAt: wireTime(s.StartedAt), FinishedAt: wireTime(s.FinishedAt), Health: s.Health,
 	}
