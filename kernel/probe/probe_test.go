@@ -35,11 +35,11 @@ func TestNewKernelsHaveIt(t *testing.T) {
 }
 
 func TestProbesLeaveNothing(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
-	if _, err := read(); err != nil {
+	dir := t.TempDir()
+	if _, err := In(dir); err != nil {
 		t.Fatal(err)
 	}
-	left, err := os.ReadDir(os.TempDir())
+	left, err := os.ReadDir(dir)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
 	}
@@ -61,7 +61,7 @@ func TestVersions(t *testing.T) {
 
 func BenchmarkProbe(b *testing.B) {
 	for b.Loop() {
-		if _, err := read(); err != nil {
+		if _, err := In(b.TempDir()); err != nil {
 			b.Fatal(err)
 		}
 	}
