@@ -80,6 +80,15 @@ func (h *Htpasswd) Authorize(w http.ResponseWriter, r *http.Request, name, actio
 	return "", fail("UNAUTHORIZED", "wrong user or password")
 }
 
+// has says whether there is such a user.
+func (h *Htpasswd) has(user string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	err := h.reload()
+	_, ok := h.users[user]
+	return err == nil && ok
+}
+
 // check compares by bcrypt once for each password, and by a hash in memory from then on: bcrypt takes
 // tens of milliseconds on purpose, and a push makes dozens of requests. An unknown user costs as much
 // as a wrong password.

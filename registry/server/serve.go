@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"davit/oci/errdefs"
 	"davit/registry/storage/dir"
 )
 
@@ -27,6 +28,7 @@ type Config struct {
 	CollectGrace  time.Duration
 	HistoryKeep   time.Duration // see Options
 	Immutable     []string
+	Rules         string // file of Rules; empty: none
 	AccessLog     string // file to append a JSON object to for every request; "-" for stdout, empty: none
 }
 
@@ -36,7 +38,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listen(config)
+	listener, err := listen(config, log)
 	if err != nil {
 		return err
 	}
@@ -73,6 +75,18 @@ func open(config Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable}
+	if config.Rules != "" && config.Htpasswd != "" {
+		return nil, errdefs.Invalid("the htpasswd file is named in %s when there are rules, not by a flag", config.Rules)
+	}
+	if config.Rules != "" {
+		key, err := tokenKey(context.Background(), store)
+		if err != nil {
+			return nil, err
+		}
+		if o.Auth, err = NewPolicy(config.Rules, key, log); err != nil {
+			return nil, err
+		}
+	}
 	if config.Htpasswd != "" {
 		if o.Auth, err = NewHtpasswd(config.Htpasswd, config.AnonymousPull); err != nil {
 			return nil, err
@@ -101,7 +115,7 @@ func accessLog(path string) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(out, nil)), nil
 }
 
-func listen(config Config) (net.Listener, error) {
+func listen(config Config, log *slog.Logger) (net.Listener, error) {
 	listener, err := net.Listen("tcp", config.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for registry clients: %w", err)
@@ -109,11 +123,11 @@ func listen(config Config) (net.Listener, error) {
 	if config.TLSCert == "" && config.TLSKey == "" {
 		return listener, nil
 	}
-	pair, err := tls.LoadX509KeyPair(config.TLSCert, config.TLSKey)
+	files, err := newCertificate(config.TLSCert, config.TLSKey, log)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("load the registry's certificate: %w", err), listener.Close())
+		return nil, errors.Join(err, listener.Close())
 	}
-	return tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}), nil
+	return tls.NewListener(listener, &tls.Config{GetCertificate: files.get, MinVersion: tls.VersionTLS12}), nil
 }
 
 func (s *Server) collectEvery(ctx context.Context, config Config) {

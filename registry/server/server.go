@@ -10,6 +10,7 @@
 //	GET        /v2/<name>/tags/list
 //	GET        /v2/<name>/referrers/<digest>
 //	GET        /metrics, /healthz, /readyz
+//	GET        /token                                     with a Policy: Docker's Bearer flow
 //	GET        /davit/v1/<name>/history                   the logs of all tags, deleted ones too
 //	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
@@ -107,6 +108,7 @@ var (
 	tagLogRoute    = &route{name: "tagLog", methods: map[string]handler{"GET": (*Server).tagHistory}}
 	rollbackRoute  = &route{name: "rollback", methods: map[string]handler{"POST": (*Server).rollback}}
 	metricsRoute   = &route{name: "metrics", methods: map[string]handler{"GET": (*Server).serveMetrics}}
+	tokenRoute     = &route{name: "token", methods: map[string]handler{"GET": (*Server).token}, open: true}
 	healthRoute    = &route{name: "health", methods: map[string]handler{"GET": (*Server).health, "HEAD": (*Server).health}, open: true}
 	readyRoute     = &route{name: "ready", methods: map[string]handler{"GET": (*Server).ready, "HEAD": (*Server).ready}, open: true}
 )
@@ -121,6 +123,8 @@ func parse(path string) (found *route, name, arg string, ok bool) {
 	switch {
 	case path == "/metrics":
 		return metricsRoute, "*", "", true
+	case path == "/token":
+		return tokenRoute, "", "", true
 	case path == "/healthz":
 		return healthRoute, "", "", true
 	case path == "/readyz":

@@ -1,0 +1,326 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Rules are who may do what, the content of the file that --config names. The first rule that speaks of
+// the repository, the user and the action decides; where none does, the request is denied.
+type Rules struct {
+	Htpasswd string  `json:"htpasswd,omitempty"` // file of users with bcrypt hashes
+	Robots   []Robot `json:"robots,omitempty"`
+	Rules    []Rule  `json:"rules"`
+}
+
+// Robot is an account for programs. It logs in as "robot+NAME" with its secret (a user name of Basic
+// authentication cannot hold a colon).
+type Robot struct {
+	Name    string    `json:"name"`
+	Secret  string    `json:"secretSHA256"` // of a long random secret, in hex: the file need not be kept secret
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+// Rule allows, or denies, actions on repositories.
+type Rule struct {
+	Name         string   `json:"name"`         // for the log
+	Repositories []string `json:"repositories"` // with * for any characters
+	Users        []string `json:"users"`        // a name, "robot+NAME", "anonymous", "users" for all that logged in, or "*"
+	Actions      []string `json:"actions"`      // "pull", "push", "delete"; "admin" is all, and catalog and metrics
+	Deny         bool     `json:"deny,omitempty"`
+}
+
+// Policy is an Authorizer by Rules, read again when their file changes, with passwords or with tokens of
+// its own /token.
+type Policy struct {
+	path   string
+	log    *slog.Logger
+	tokens tokens
+	state  atomic.Pointer[policyState]
+	failed throttle
+}
+
+type policyState struct {
+	rules   Rules
+	users   *Htpasswd // nil without a file
+	changed time.Time
+	looked  time.Time
+}
+
+// lookEvery is how often the file's time is looked at.
+const lookEvery = time.Second
+
+// NewPolicy reads the file; key signs tokens.
+func NewPolicy(path string, key []byte, log *slog.Logger) (*Policy, error) {
+	p := &Policy{path: path, log: log, tokens: tokens{key}}
+	state, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	p.state.Store(state)
+	return p, nil
+}
+
+func (p *Policy) read() (*policyState, error) {
+	info, err := os.Stat(p.path)
+	if err != nil {
+		return nil, fmt.Errorf("read registry rules: %w", err)
+	}
+	content, err := os.ReadFile(p.path)
+	if err != nil {
+		return nil, fmt.Errorf("read registry rules: %w", err)
+	}
+	state := &policyState{changed: info.ModTime(), looked: time.Now()}
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields() // a misspelled word must not open the registry
+	if err := decoder.Decode(&state.rules); err != nil {
+		return nil, fmt.Errorf("read registry rules %s: %w", p.path, err)
+	}
+	if err := state.rules.check(); err != nil {
+		return nil, fmt.Errorf("read registry rules %s: %w", p.path, err)
+	}
+	if state.rules.Htpasswd != "" {
+		state.users, err = NewHtpasswd(state.rules.Htpasswd, false)
+	}
+	return state, err
+}
+
+func (r Rules) check() error {
+	for i, rule := range r.Rules {
+		if rule.Name == "" || len(rule.Repositories) == 0 || len(rule.Users) == 0 || len(rule.Actions) == 0 {
+			return fmt.Errorf("rule %d (%q) wants name, repositories, users and actions", i+1, rule.Name)
+		}
+		for _, action := range rule.Actions {
+			if !slices.Contains([]string{"pull", "push", "delete", "admin"}, action) {
+				return fmt.Errorf("rule %q: unknown action %q", rule.Name, action)
+			}
+		}
+	}
+	for _, robot := range r.Robots {
+		if sum, err := hex.DecodeString(robot.Secret); err != nil || len(sum) != sha256.Size || robot.Name == "" {
+			return fmt.Errorf("robot %q wants a name and secretSHA256 of %d hexadecimal digits", robot.Name, 2*sha256.Size)
+		}
+	}
+	return nil
+}
+
+// current returns the rules, read again if their file changed. A file that cannot be used changes nothing.
+func (p *Policy) current() *policyState {
+	state := p.state.Load()
+	if time.Since(state.looked) < lookEvery {
+		return state
+	}
+	next := *state
+	next.looked = time.Now()
+	if info, err := os.Stat(p.path); err == nil && !info.ModTime().Equal(state.changed) {
+		read, err := p.read()
+		if err == nil {
+			p.log.Info("registry rules were read again", "file", p.path)
+			next = *read
+		} else {
+			p.log.Error("the registry's new rules are not used, the old ones hold", "error", err)
+			next.changed = info.ModTime()
+		}
+	}
+	p.state.CompareAndSwap(state, &next)
+	return &next
+}
+
+// decide returns the name of the rule that decides and whether it allows. user is "" for anonymous.
+func (r Rules) decide(user, repository, action string) (rule string, allowed bool) {
+	for _, rule := range r.Rules {
+		if rule.covers(user, repository, action) {
+			return rule.Name, !rule.Deny
+		}
+	}
+	return "no rule allows it", false
+}
+
+func (r Rule) covers(user, repository, action string) bool {
+	return (slices.Contains(r.Actions, action) || slices.Contains(r.Actions, "admin")) &&
+		slices.ContainsFunc(r.Repositories, func(pattern string) bool { return matches(pattern, repository) }) &&
+		slices.ContainsFunc(r.Users, func(name string) bool {
+			return name == "*" || user == "" && name == "anonymous" || user != "" && (name == user || name == "users")
+		})
+}
+
+// Authorize implements Authorizer.
+func (p *Policy) Authorize(w http.ResponseWriter, r *http.Request, name, action string) (string, error) {
+	state := p.current()
+	user, claim, err := p.identify(state, r)
+	if err != nil {
+		p.challenge(w, r, name, action)
+		return user, err
+	}
+	if name == "" { // the ping: who may enter at all
+		if user == "" && claim == nil {
+			p.challenge(w, r, name, action)
+			return "", fail("UNAUTHORIZED", "authentication required")
+		}
+		return user, nil
+	}
+	if name == "*" {
+		action = "admin"
+	}
+	rule, allowed := state.rules.decide(user, name, action)
+	if allowed && (claim == nil || claim.covers(name, action)) {
+		return user, nil
+	}
+	if allowed {
+		rule = "the token's scope"
+	}
+	p.log.Warn("request denied", "rule", rule, "user", user, "address", clientAddress(r), "repository", name, "action", action)
+	if user == "" || allowed {
+		p.challenge(w, r, name, action)
+		return user, fail("UNAUTHORIZED", "authentication required")
+	}
+	return user, fail("DENIED", "%s may not %s %s", user, action, name)
+}
+
+// identify returns the user of a request, and what its token claims when it has one.
+func (p *Policy) identify(state *policyState, r *http.Request) (string, *claim, error) {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		c, err := p.tokens.open(token, time.Now())
+		if err != nil {
+			return "", nil, fail("UNAUTHORIZED", "%w", err)
+		}
+		if !state.known(c.User) {
+			return "", nil, fail("UNAUTHORIZED", "the account of this token is no longer valid")
+		}
+		return c.User, &c, nil
+	}
+	user, password, given := r.BasicAuth()
+	if !given {
+		return "", nil, nil
+	}
+	return user, nil, p.login(state, r, user, password)
+}
+
+var errTooMany = errors.New("too many wrong passwords: wait and try again")
+
+// login checks a password. An address that gave several wrong ones has to wait, longer each time.
+func (p *Policy) login(state *policyState, r *http.Request, user, password string) error {
+	address := clientAddress(r)
+	if p.failed.wait(address, time.Now()) > 0 {
+		return &failure{"TOOMANYREQUESTS", http.StatusTooManyRequests, errTooMany}
+	}
+	if state.accepts(user, password) {
+		p.failed.forget(address)
+		return nil
+	}
+	p.failed.note(address, time.Now())
+	p.log.Warn("wrong user or password", "user", user, "address", address)
+	return fail("UNAUTHORIZED", "wrong user or password")
+}
+
+func (s *policyState) accepts(user, password string) bool {
+	if robot, ok := s.robot(user); ok {
+		sum := sha256.Sum256([]byte(password))
+		want, _ := hex.DecodeString(robot.Secret) // check has seen it
+		return subtle.ConstantTimeCompare(sum[:], want) == 1
+	}
+	return s.users != nil && user != "" && !strings.HasPrefix(user, "robot+") && s.users.check(user, password)
+}
+
+// robot finds an account that has not expired.
+func (s *policyState) robot(user string) (Robot, bool) {
+	for _, robot := range s.rules.Robots {
+		if user == "robot+"+robot.Name && (robot.Expires.IsZero() || time.Now().Before(robot.Expires)) {
+			return robot, true
+		}
+	}
+	return Robot{}, false
+}
+
+// known says whether an account still exists; the anonymous one always does.
+func (s *policyState) known(user string) bool {
+	if strings.HasPrefix(user, "robot+") {
+		_, ok := s.robot(user)
+		return ok
+	}
+	return user == "" || s.users != nil && s.users.has(user)
+}
+
+// challenge tells clients where tokens are (distribution, "Token Authentication Specification").
+func (p *Policy) challenge(w http.ResponseWriter, r *http.Request, name, action string) {
+	scheme := "http"
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		scheme = "https"
+	}
+	value := fmt.Sprintf(`Bearer realm=%q,service=%q`, scheme+"://"+r.Host+"/token", r.Host)
+	switch {
+	case name == "*":
+		value += `,scope="registry:catalog:*"`
+	case name != "" && action == "push":
+		value += fmt.Sprintf(`,scope="repository:%s:pull,push"`, name)
+	case name != "":
+		value += fmt.Sprintf(`,scope="repository:%s:%s"`, name, action)
+	}
+	w.Header().Set("WWW-Authenticate", value)
+}
+
+// serveToken answers GET /token?service=&scope=..: a token for the user of the password, or for nobody.
+func (p *Policy) serveToken(w http.ResponseWriter, r *http.Request) error {
+	user, password, given := r.BasicAuth()
+	if given {
+		if err := p.login(p.current(), r, user, password); err != nil {
+			return err
+		}
+	}
+	now := time.Now()
+	token, err := p.tokens.sign(claim{user, r.URL.Query()["scope"], now.Add(tokenLife).Unix()})
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(map[string]any{"token": token, "access_token": token, "expires_in": int(tokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(body) // the client is gone when this fails
+	return nil
+}
+
+func (s *Server) token(r request) error {
+	service, ok := s.auth.(interface {
+		serveToken(http.ResponseWriter, *http.Request) error
+	})
+	if !ok {
+		return &failure{"NOT_FOUND", http.StatusNotFound, errNoSuchPath}
+	}
+	return service.serveToken(r.w, r.Request)
+}
+
+// tokenKey returns the key of tokens, which all processes over one store share; the first makes it.
+func tokenKey(ctx context.Context, records interface {
+	GetRecord(context.Context, string) ([]byte, error)
+	PutRecord(context.Context, string, []byte) error
+}) ([]byte, error) {
+	key, err := records.GetRecord(ctx, "secret/token-key")
+	if err == nil && len(key) >= sha256.Size {
+		return key, nil
+	}
+	if ignoreMissing(err) != nil {
+		return nil, fmt.Errorf("read the key of tokens: %w", err)
+	}
+	if err := records.PutRecord(ctx, "secret/token-key", newKey()); err != nil {
+		return nil, fmt.Errorf("keep the key of tokens: %w", err)
+	}
+	return records.GetRecord(ctx, "secret/token-key")
+}
