@@ -122,14 +122,25 @@ func TestRulesDecide(t *testing.T) {
 		who, method, path string
 		status            int
 	}{
-		{"", "GET", "/v2/", 401}, {"ada:ada", "GET", "/v2/", 200}, {"bob:bob", "GET", "/v2/", 200},
-		{"", "GET", "/v2/public/a" + tags, 404}, {"", "GET", "/v2/private" + tags, 401}, {"bob:bob", "GET", "/v2/private" + tags, 403},
-		{"", "POST", "/v2/public/a" + uploads, 401}, {"bob:bob", "POST", "/v2/public/a" + uploads, 403},
-		{"robot+ci:long secret", "POST", "/v2/public/a" + uploads, 202}, {"robot+ci:short", "POST", "/v2/a" + uploads, 401},
-		{"robot+old:long secret", "GET", "/v2/", 401}, {"robot+ci:long secret", "DELETE", "/v2/a/manifests/v", 403},
-		{"ada:ada", "POST", "/v2/frozen" + uploads, 403}, {"ada:ada", "GET", "/v2/frozen" + tags, 404},
-		{"ada:ada", "GET", "/v2/_catalog", 200}, {"bob:bob", "GET", "/v2/_catalog", 403}, {"bob:bob", "GET", "/metrics", 403},
-		{"ada:ada", "GET", "/metrics", 200}, {"", "GET", "/healthz", 200},
+		{"", "GET", "/v2/", 401},
+		{"ada:ada", "GET", "/v2/", 200},
+		{"bob:bob", "GET", "/v2/", 200},
+		{"", "GET", "/v2/public/a" + tags, 404},
+		{"", "GET", "/v2/private" + tags, 401},
+		{"bob:bob", "GET", "/v2/private" + tags, 403},
+		{"", "POST", "/v2/public/a" + uploads, 401},
+		{"bob:bob", "POST", "/v2/public/a" + uploads, 403},
+		{"robot+ci:long secret", "POST", "/v2/public/a" + uploads, 202},
+		{"robot+ci:short", "POST", "/v2/a" + uploads, 401},
+		{"robot+old:long secret", "GET", "/v2/", 401},
+		{"robot+ci:long secret", "DELETE", "/v2/a/manifests/v", 403},
+		{"ada:ada", "POST", "/v2/frozen" + uploads, 403},
+		{"ada:ada", "GET", "/v2/frozen" + tags, 404},
+		{"ada:ada", "GET", "/v2/_catalog", 200},
+		{"bob:bob", "GET", "/v2/_catalog", 403},
+		{"bob:bob", "GET", "/metrics", 403},
+		{"ada:ada", "GET", "/metrics", 200},
+		{"", "GET", "/healthz", 200},
 	} {
 		p.policy.failed.forget("127.0.0.1")
 		p.as(c.who, c.method, c.path, c.status)
@@ -292,4 +303,32 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("second")
+}
+
+// The example's rules are valid and mean what its README says.
+func TestExampleRules(t *testing.T) {
+	content, err := os.ReadFile("../../examples/registry/rules.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r Rules
+	if err := errors.Join(json.Unmarshal(content, &r), r.check()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		user, repository, action string
+		allowed                  bool
+	}{
+		{"", "public/a", "pull", true},
+		{"", "team/a", "pull", false},
+		{"bob", "team/a", "pull", true},
+		{"bob", "team/a", "push", false},
+		{"robot+ci", "release/a", "push", true},
+		{"ada", "release/a", "delete", false},
+		{"ada", "*", "admin", true},
+	} {
+		if rule, allowed := r.decide(c.user, c.repository, c.action); allowed != c.allowed {
+			t.Errorf("%+v: %v by %q", c, allowed, rule)
+		}
+	}
 }
