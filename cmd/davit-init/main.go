@@ -7,10 +7,9 @@
 package main
 
 import (
-	"unsafe"
-
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 

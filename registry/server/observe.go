@@ -63,8 +63,10 @@ func (s *Server) observe(w *seen, r *http.Request, began time.Time) {
 	if s.options.AccessLog == nil {
 		return
 	}
-	attributes := []any{"method", r.Method, "path", r.URL.Path, "status", w.status, "bytes", w.bytes, "duration", took,
-		"address", clientAddress(r), "agent", r.UserAgent()}
+	attributes := []any{
+		"method", r.Method, "path", r.URL.Path, "status", w.status, "bytes", w.bytes, "duration", took,
+		"address", clientAddress(r), "agent", r.UserAgent(),
+	}
 	if w.by != "" {
 		attributes = append(attributes, "by", w.by)
 	}

@@ -311,7 +311,8 @@ func (s *Server) token(r request) error {
 func tokenKey(ctx context.Context, records interface {
 	GetRecord(context.Context, string) ([]byte, error)
 	PutRecord(context.Context, string, []byte) error
-}) ([]byte, error) {
+},
+) ([]byte, error) {
 	key, err := records.GetRecord(ctx, "secret/token-key")
 	if err == nil && len(key) >= sha256.Size {
 		return key, nil
