@@ -78,7 +78,7 @@ func (b builder) shm() specs.Mount {
 	case h.IpcMode.IsHost():
 		m.Type, m.Source, m.Options = "bind", "/dev/shm", []string{"bind", "nosuid", "noexec", "nodev"}
 	case b.ShmDir != "":
-		m.Type, m.Source, m.Options = "bind", b.ShmDir, b.idmapped([]string{"bind", "nosuid", "noexec", "nodev"}, "idmap")
+		m.Type, m.Source, m.Options = "bind", b.ShmDir, b.idmapped([]string{"bind", "nosuid", "noexec", "nodev"}, "idmap", optionalIDMap)
 	}
 	return m
 }

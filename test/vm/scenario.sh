@@ -32,6 +32,9 @@ check stats '^pp [0-9.]+%' davit stats --no-stream --format '{{.Name}} {{.CPUPer
 check update '^67108864$' sh -c 'davit update -m 64m --memory-swap 64m pp >/dev/null; davit exec pp cat /sys/fs/cgroup/memory.max'
 check survive '^in$' sh -c 'kill -9 $(pidof davitd); davitd --data-root /var/lib/davit --exec-root /run/davit -H unix:///run/davit.sock >>/tmp/davitd.log 2>&1 & i=0; until davit version >/dev/null 2>&1; do i=$((i+1)); [ $i -lt 100 ] || break; sleep 0.1; done; davit exec pp echo in'
 check remove '^pp$' davit rm -f pp
+check shared-memory '^shared$' sh -c 'davit run -d --name shm --ipc shareable busybox sleep 1000 >/dev/null; davit run --rm --ipc container:shm busybox sh -c "echo shared >/dev/shm/x"; davit exec shm cat /dev/shm/x; davit rm -f shm >/dev/null'
+check bind-tmpfs '^bound$' sh -c 'mkdir -p /tmp/bind; echo bound >/tmp/bind/x; davit run --rm -v /tmp/bind:/bind busybox cat /bind/x'
+check bind-ext4 '^0:0$' sh -c 'mkdir -p /bind; davit run --rm -v /bind:/bind busybox touch /bind/made; stat -c %u:%g /bind/made'
 check port 'page' sh -c 'davit run -d --name ww -p 8080:80 busybox sh -c "echo page >/tmp/index.html; httpd -f -p 80 -h /tmp" >/dev/null; i=0; until wget -qO- http://127.0.0.1:8080/index.html 2>/dev/null; do i=$((i+1)); [ $i -lt 50 ] || break; sleep 0.1; done'
 check remove-web '^ww$' davit rm -f ww
 check privileged '^0 +0 +4294967295|^ +0 +0 +4294967295' davit run --rm --privileged busybox cat /proc/self/uid_map
