@@ -106,13 +106,13 @@ func ignoreMissing(err error) error {
 // something stays as it is.
 func (s *Server) setTag(r request, tag string, d oci.Digest) error {
 	ctx := r.Context()
-	if s.immutable(r.repo.name, tag) {
-		over, err := s.turns.Take(ctx, r.repo.tagKey(tag)) // two first pushes at once: one wins
-		if err != nil {
-			return err
-		}
-		defer over()
+	// Moves of one tag come one after the other, so that the log's last is what the tag names, and of two
+	// first pushes of an immutable tag one wins.
+	over, err := s.turns.Take(ctx, r.repo.tagKey(tag))
+	if err != nil {
+		return err
 	}
+	defer over()
 	now, err := s.mayMove(r, tag, d)
 	if err != nil && (d == "" || !errors.Is(err, errdefs.ErrNotFound)) || now == d {
 		return err

@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -126,6 +128,30 @@ func TestImmutableTags(t *testing.T) {
 	}
 	f.wantTag("team/a", "v1", one)
 	f.pushImage("other", "v1", "two")
+}
+
+// Many push the same tag at once: the log's last move is what the tag names. Of an immutable tag one push
+// wins, and the log has no other.
+func TestConcurrentPushesOfATag(t *testing.T) {
+	f := startWith(t, Options{Immutable: []string{"final"}})
+	for _, tag := range []string{"moving", "final"} {
+		var pushers sync.WaitGroup
+		for i := range 8 {
+			pushers.Go(func() {
+				index := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"manifests":[],"annotations":{"n":"%d"}}`, oci.MediaTypeIndex, i)
+				status, _, body := f.do("PUT", "/v2/app/manifests/"+tag, strings.NewReader(index), "Content-Type", oci.MediaTypeIndex)
+				if status != 201 && (tag == "moving" || status != 403) {
+					t.Errorf("push of %s: %d %s", tag, status, body)
+				}
+			})
+		}
+		pushers.Wait()
+		moves := f.history("app", tag)
+		f.wantTag("app", tag, moves[0].Digest)
+		if want := map[string]int{"moving": 8, "final": 1}[tag]; len(moves) != want {
+			t.Errorf("%s moved %d times, want %d", tag, len(moves), want)
+		}
+	}
 }
 
 func TestMatches(t *testing.T) {

@@ -49,7 +49,7 @@ type Server struct {
 	refresh    time.Duration // age above which looking at a blob makes its link young again
 	manifests  *manifestCache
 	options    Options
-	turns      turn.Turns[string] // of immutable tags, by key
+	turns      turn.Turns[string] // of tags that move, by key
 	metrics    metrics
 	readiness  atomic.Pointer[readiness]
 }
