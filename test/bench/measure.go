@@ -40,7 +40,7 @@ func race(rounds int, contenders ...contender) ([]result, error) {
 				continue
 			}
 			if err := c.do(); err != nil && i > 0 {
-				fmt.Printf("(%s cannot: %v)\n", c.name, err)
+				leaveOut(c.name, err)
 				results[i].failed = true
 				continue
 			} else if err != nil {
@@ -56,6 +56,12 @@ func race(rounds int, contenders ...contender) ([]result, error) {
 		slices.Sort(r.times)
 	}
 	return results, nil
+}
+
+// leaveOut says why a peer is missing, in its own last words.
+func leaveOut(name string, err error) {
+	words := strings.TrimSpace(err.Error())
+	fmt.Printf("(%s cannot do this here: %s)\n", name, words[strings.LastIndex(words, "\n")+1:])
 }
 
 // table prints the results; the first one is davit's, and others are given as multiples of it.
