@@ -314,7 +314,10 @@ func (b *bench) network() error {
 	for _, e := range b.bridging() {
 		for _, mode := range []string{"bridge", "host"} {
 			if err := throughput(e, mode); err != nil {
-				return err
+				if e.name == "davit" {
+					return err
+				}
+				fmt.Printf("  (%s cannot do this here)\n", e.name)
 			}
 		}
 	}
