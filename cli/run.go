@@ -75,13 +75,18 @@ func (a *app) runAttached(ctx context.Context, f *createFlags, request container
 	if err != nil {
 		return err
 	}
+	return a.startFollowed(ctx, id, request.HostConfig.AutoRemove, sigProxy, c, keys)
+}
+
+// startFollowed attaches to a container and waits for it before it starts it, and follows it to its end.
+func (a *app) startFollowed(ctx context.Context, id string, autoRemove, sigProxy bool, c *container.Config, keys []byte) error {
 	s, err := a.attach1(ctx, id, c, keys)
 	if err != nil {
 		return err
 	}
 	defer s.stream.Close()
 	condition := container.WaitConditionNextExit
-	if request.HostConfig.AutoRemove {
+	if autoRemove {
 		condition = container.WaitConditionRemoved
 	}
 	exited := a.waitFor(ctx, id, condition)
@@ -91,16 +96,7 @@ func (a *app) runAttached(ctx context.Context, f *createFlags, request container
 	if err := a.engine.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
 		return startError(err)
 	}
-	if c.Tty {
-		defer a.followSize(ctx, "/containers/"+id)()
-	}
-	if err := s.run(); err != nil {
-		if errors.Is(err, errDetached) {
-			return nil
-		}
-		return err
-	}
-	return (<-exited).status()
+	return a.finish(ctx, s, id, exited)
 }
 
 // attach1 opens the streams that the configuration asks for.

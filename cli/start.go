@@ -50,23 +50,7 @@ func (a *app) startAttached(ctx context.Context, name string, interactive bool, 
 	}
 	c := inspected.Config
 	c.AttachStdin, c.AttachStdout, c.AttachStderr = interactive && c.OpenStdin, true, true
-	s, err := a.attach1(ctx, inspected.ID, c, keys)
-	if err != nil {
-		return err
-	}
-	defer s.stream.Close()
-	condition := container.WaitConditionNextExit
-	if inspected.HostConfig.AutoRemove {
-		condition = container.WaitConditionRemoved
-	}
-	exited := a.waitFor(ctx, inspected.ID, condition)
-	if !c.Tty {
-		defer a.forwardSignals(ctx, inspected.ID)()
-	}
-	if err := a.engine.Post(ctx, "/containers/"+inspected.ID+"/start", nil, nil, nil); err != nil {
-		return startError(err)
-	}
-	return a.finish(ctx, s, inspected.ID, exited)
+	return a.startFollowed(ctx, inspected.ID, inspected.HostConfig.AutoRemove, true, c, keys)
 }
 
 // finish runs a session to its end and returns the container's exit code.
