@@ -1,7 +1,10 @@
 // Package storage is what the registry needs of a place that keeps bytes: content named by digest,
 // uploads that grow until they become content, and small records named by keys. A local directory
-// offers it (package storage/dir); so could an object store, since nothing here asks for locks,
-// renames or directories.
+// offers it (package storage/dir) and so does an object store (package storage/bucket), since nothing
+// here asks for locks, renames or directories.
+//
+// Any number of processes may use one place at the same time. They agree by comparing and swapping
+// versions of records, so that one that is killed, or stops for an hour, holds nobody up.
 //
 // What a successful call promises is durable: it survives the process and, but for unfinished uploads,
 // the machine. Package storagetest checks an implementation.
@@ -38,6 +41,15 @@ type Blobs interface {
 	PutBlob(ctx context.Context, d oci.Digest, content []byte) error
 	// DeleteBlob removes content; readers that have it open are not disturbed.
 	DeleteBlob(ctx context.Context, d oci.Digest) error
+	// CondemnBlob announces that content may be removed; it stays readable. The version names this
+	// announcement, or the one that stands already.
+	CondemnBlob(ctx context.Context, d oci.Digest) (Version, error)
+	// KeepBlob revokes every announcement made so far: who has written a reference and then kept the
+	// blob can rely on it. Storing the same content again revokes too.
+	KeepBlob(ctx context.Context, d oci.Digest) error
+	// RemoveBlob is DeleteBlob while the announcement stands, else ErrConflict. Who looks for references
+	// after the announcement, finds none and then removes has not taken what anybody relies on.
+	RemoveBlob(ctx context.Context, d oci.Digest, condemned Version) error
 	// WalkBlobs calls f for every blob with the time at which it came in.
 	WalkBlobs(ctx context.Context, f func(d oci.Digest, size int64, stored time.Time) error) error
 }
@@ -62,15 +74,35 @@ type Uploads interface {
 	ExpireUploads(ctx context.Context, before time.Time) error
 }
 
-// Records are small values under slash-separated keys. Put replaces atomically.
+// Version names one write of one key: no later write has the same, though it writes the same value.
+type Version string
+
+// Absent is the version of a record that is not there.
+const Absent Version = ""
+
+// Record is a record as it was at one time.
+type Record struct {
+	Value   []byte
+	Version Version
+	Put     time.Time // or touched
+}
+
+// Records are small values under slash-separated keys. All changes are atomic.
 type Records interface {
 	GetRecord(ctx context.Context, key string) ([]byte, error)
+	// ReadRecord is GetRecord with version and time.
+	ReadRecord(ctx context.Context, key string) (Record, error)
 	PutRecord(ctx context.Context, key string, value []byte) error
+	// SwapRecord is PutRecord while the record has the version old, else ErrConflict. It returns the new
+	// version.
+	SwapRecord(ctx context.Context, key string, old Version, value []byte) (Version, error)
 	DeleteRecord(ctx context.Context, key string) error
+	// RemoveRecord is DeleteRecord while the record has the version old, else ErrConflict.
+	RemoveRecord(ctx context.Context, key string, old Version) error
 	// ListRecords returns the last key elements directly under a prefix, sorted; of an unknown prefix none.
 	ListRecords(ctx context.Context, prefix string) ([]string, error)
 	// RecordTime returns when a record was last put.
 	RecordTime(ctx context.Context, key string) (time.Time, error)
-	// TouchRecord makes a record as young as if it had just been put.
+	// TouchRecord makes a record as young as if it had just been put; its version is a new one.
 	TouchRecord(ctx context.Context, key string) error
 }

@@ -20,8 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"davit/oci"
@@ -29,20 +28,23 @@ import (
 	"davit/registry/storage"
 )
 
-// Store implements storage.Store. It has no state in memory: several processes may share one root on a
-// local file system.
-type Store struct{ root string }
+// Store implements storage.Store. Nothing that counts is in memory: several processes may share one root
+// on a local file system.
+type Store struct {
+	root  string
+	locks [stripes]sync.Mutex // before the locks between processes: waiting there costs a thread
+}
 
 var _ storage.Store = (*Store)(nil)
 
 // Open makes the root's directories if need be.
 func Open(root string) (*Store, error) {
-	for _, sub := range []string{"blobs/sha256", "blobs/sha512", "uploads", "records", "new"} {
+	for _, sub := range []string{"blobs/sha256", "blobs/sha512", "condemned", "uploads", "records", "locks", "new"} {
 		if err := os.MkdirAll(filepath.Join(root, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("open registry root: %w", err)
 		}
 	}
-	s := &Store{root}
+	s := &Store{root: root}
 	if err := s.writeFile(filepath.Join(root, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
 		return nil, fmt.Errorf("open registry root: %w", err)
 	}
@@ -81,8 +83,12 @@ func (s *Store) OpenBlob(_ context.Context, d oci.Digest) (storage.Blob, error) 
 
 // PutBlob implements storage.Blobs.
 func (s *Store) PutBlob(_ context.Context, d oci.Digest, content []byte) error {
-	if err := s.writeFile(s.blobPath(d), content); err != nil {
+	temp, err := s.writeBeside(content)
+	if err != nil {
 		return fmt.Errorf("put blob %s: %w", d, err)
+	}
+	if err := s.placeBlob(temp, d); err != nil {
+		return fmt.Errorf("put blob %s: %w", d, errors.Join(err, os.Remove(temp)))
 	}
 	return nil
 }
@@ -119,82 +125,22 @@ func (s *Store) WalkBlobs(ctx context.Context, f func(oci.Digest, int64, time.Ti
 	return nil
 }
 
-// recordPath marks the file with "=", so that "a" may be a record and a prefix of others at once.
-func (s *Store) recordPath(key string) string {
-	parent, last := filepath.Split(key)
-	return filepath.Join(s.root, "records", parent, "="+last)
-}
-
-// GetRecord implements storage.Records.
-func (s *Store) GetRecord(_ context.Context, key string) ([]byte, error) {
-	value, err := os.ReadFile(s.recordPath(key))
-	return value, notFound(err, "record %s is unknown", key)
-}
-
-// PutRecord implements storage.Records.
-func (s *Store) PutRecord(_ context.Context, key string, value []byte) error {
-	if err := s.writeFile(s.recordPath(key), value); err != nil {
-		return fmt.Errorf("put record %s: %w", key, err)
-	}
-	return nil
-}
-
-// DeleteRecord implements storage.Records.
-func (s *Store) DeleteRecord(_ context.Context, key string) error {
-	path := s.recordPath(key)
-	if err := os.Remove(path); err != nil {
-		return notFound(err, "record %s is unknown", key)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// ListRecords implements storage.Records.
-func (s *Store) ListRecords(_ context.Context, prefix string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, "records", prefix))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list records %s: %w", prefix, err)
-	}
-	keys := make([]string, 0, len(entries))
-	for _, entry := range entries {
-		if name, ok := strings.CutPrefix(entry.Name(), "="); ok {
-			keys = append(keys, name)
-		}
-	}
-	slices.Sort(keys)
-	return keys, nil
-}
-
-// RecordTime implements storage.Records.
-func (s *Store) RecordTime(_ context.Context, key string) (time.Time, error) {
-	info, err := os.Stat(s.recordPath(key))
-	if err != nil {
-		return time.Time{}, notFound(err, "record %s is unknown", key)
-	}
-	return info.ModTime(), nil
-}
-
-// TouchRecord implements storage.Records.
-func (s *Store) TouchRecord(_ context.Context, key string) error {
-	now := time.Now()
-	return notFound(os.Chtimes(s.recordPath(key), now, now), "record %s is unknown", key)
-}
-
-// writeFile replaces a file atomically and durably, making its directory when it is missing.
+// writeFile replaces a file atomically and durably.
 func (s *Store) writeFile(path string, value []byte) error {
-	temp := filepath.Join(s.root, "new", rand.Text())
-	if err := writeSynced(temp, value); err != nil {
+	temp, err := s.writeBeside(value)
+	if err != nil {
 		return err
 	}
-	err := os.Rename(temp, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = s.makeDir(filepath.Dir(path)); err == nil {
-			err = os.Rename(temp, path)
-		}
-	}
-	if err != nil {
+	if err := os.Rename(temp, path); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// writeBeside writes a file that waits for its name; ExpireUploads removes one that never gets it.
+func (s *Store) writeBeside(value []byte) (path string, err error) {
+	path = filepath.Join(s.root, "new", rand.Text())
+	return path, writeSynced(path, value)
 }
 
 func writeSynced(path string, value []byte) error {

@@ -49,6 +49,21 @@ func TestConformance(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storage.Store { return open(t) })
 }
 
+func TestShared(t *testing.T) {
+	storagetest.RunShared(t, func(t *testing.T, n int) []storage.Store {
+		root := t.TempDir()
+		var stores []storage.Store
+		for range n {
+			store, err := Open(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stores = append(stores, store)
+		}
+		return stores
+	})
+}
+
 // The process is killed on entering each of the system calls that change the file system.
 func TestKilledAtEachStep(t *testing.T) {
 	steps := 0

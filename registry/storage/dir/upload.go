@@ -159,10 +159,7 @@ func (s *Store) CommitUpload(ctx context.Context, id string, d oci.Digest) (size
 	if err := file.Sync(); err != nil {
 		return 0, fmt.Errorf("commit upload: %w", err)
 	}
-	if err := os.Rename(s.uploadPath(id, "data"), s.blobPath(d)); err != nil {
-		return 0, fmt.Errorf("commit upload: %w", err)
-	}
-	if err := syncDir(filepath.Dir(s.blobPath(d))); err != nil {
+	if err := s.placeBlob(s.uploadPath(id, "data"), d); err != nil {
 		return 0, fmt.Errorf("commit upload: %w", err)
 	}
 	return size, s.CancelUpload(ctx, id)

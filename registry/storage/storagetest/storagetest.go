@@ -1,5 +1,5 @@
 // Package storagetest is the conformance suite of registry/storage: what every implementation must pass.
-// Run checks the contract in one process; Work and Survived check, together, that what a successful call
+// Run checks the contract in one process, RunShared between several; Work and Survived check, together, that what a successful call
 // promised is there after the process was killed at any step.
 package storagetest
 
@@ -26,7 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		"Missing": (*suite).missing, "WrongDigest": (*suite).wrongDigest, "BrokenReader": (*suite).brokenReader,
 		"ConcurrentAppends": (*suite).concurrentAppends, "ConcurrentCommits": (*suite).concurrentCommits,
 		"ConcurrentRecords": (*suite).concurrentRecords, "Large": (*suite).large, "Expire": (*suite).expire,
-		"Algorithms": (*suite).algorithms,
+		"Algorithms": (*suite).algorithms, "Swap": (*suite).swap, "Condemn": (*suite).condemn,
 	} {
 		t.Run(name, func(t *testing.T) { check(&suite{t, t.Context(), open(t)}) })
 	}
@@ -196,6 +196,10 @@ func (s *suite) missing() {
 		"DeleteRecord": func() error { return s.store.DeleteRecord(s.ctx, "no/record") },
 		"RecordTime":   func() error { _, err := s.store.RecordTime(s.ctx, "no/record"); return err },
 		"TouchRecord":  func() error { return s.store.TouchRecord(s.ctx, "no/record") },
+		"ReadRecord":   func() error { _, err := s.store.ReadRecord(s.ctx, "no/record"); return err },
+		"RemoveRecord": func() error { return s.store.RemoveRecord(s.ctx, "no/record", "v") },
+		"CondemnBlob":  func() error { _, err := s.store.CondemnBlob(s.ctx, d); return err },
+		"KeepBlob":     func() error { return s.store.KeepBlob(s.ctx, d) },
 	} {
 		s.wantClass(call(), errdefs.ErrNotFound, what)
 	}
