@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"davit/network/bridge"
 	"davit/network/firewall"
@@ -121,12 +123,15 @@ func (c *Controller) load(ctx context.Context) error {
 	if err := c.predefine(ctx, len(endpoints) == 0); err != nil {
 		return err
 	}
+	// An engine that died in HandOver left two claims on the same ports: the younger one counts.
+	slices.SortStableFunc(endpoints, func(x, y Endpoint) int { return cmp.Compare(age(x), age(y)) })
 	for _, e := range endpoints {
 		if err := c.book.restore(e); err != nil {
 			c.log.Warn("forget endpoint", "container", e.ContainerID, "network", e.NetworkName, "error", err)
 			continue
 		}
-		c.ports.restore(e)
+		ports := c.ports.restore(e)
+		c.book.update(e.ContainerID, e.ID, func(x *Endpoint) { x.Ports = ports })
 	}
 	return c.materialize()
 }

@@ -72,7 +72,7 @@ func (b *book) allocate(req EndpointRequest) (Endpoint, error) {
 	e := Endpoint{
 		ID: id, NetworkID: s.ID, NetworkName: s.Name, ContainerID: req.ContainerID, ContainerName: req.ContainerName,
 		Aliases: req.Aliases, DNSNames: req.names(), MAC: req.MAC, GwPriority: req.GwPriority,
-		Interface: req.Interface, Links: req.Links,
+		Interface: req.Interface, Links: req.Links, PortsLater: req.PortsLater,
 	}
 	if s.Driver == DriverBridge {
 		if err := s.addresses(&e, req.IPv4, req.IPv6); err != nil {
@@ -209,7 +209,7 @@ func gateways(all []Endpoint, id string) []netip.Addr {
 func linkOf(n Network, e Endpoint, gateways []netip.Addr) bridge.Link {
 	l := bridge.Link{
 		Veth: bridge.VethName(e.ID), Bridge: n.Bridge, Interface: e.Interface, MTU: n.mtu(), MAC: e.MAC,
-		Gateways: gateways, Hairpin: len(e.Ports) > 0, Isolated: !n.option(OptionICC, true),
+		Gateways: gateways, Hairpin: len(e.Ports) > 0 || e.PortsLater, Isolated: !n.option(OptionICC, true),
 	}
 	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
 		if p.IsValid() {

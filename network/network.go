@@ -111,6 +111,7 @@ type EndpointRequest struct {
 	GwPriority    int               // the highest of a container's endpoints gets the default route; equal: first by network name
 	Interface     string            // name inside, as "eth1"; empty: the first free "eth%d"
 	Links         map[string]string // more names that this container alone sees: alias to container name
+	PortsLater    bool              // ports come by HandOver
 }
 
 // Endpoint is one container's place in one network. It is what inspect shows.
@@ -134,6 +135,8 @@ type Endpoint struct {
 	Veth          string            `json:"veth,omitempty"`      // name on the host, "dv" and 8 hexadecimal digits, once attached
 	Port          int               `json:"port,omitempty"`      // index of Veth
 	DNS           []netip.Addr      `json:"dns,omitempty"`       // Sandbox.DNS at its attachment
+	PortsLater    bool              `json:"portsLater,omitempty"`
+	TookPorts     bool              `json:"tookPorts,omitempty"` // from another container: its claim is the younger one
 }
 
 // Sandbox is the network namespace of a container.

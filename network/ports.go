@@ -230,14 +230,16 @@ func (t *portTable) release(ports []Port) {
 	}
 }
 
-// restore takes the ports of an endpoint of an earlier engine, with a socket where one can be had.
-func (t *portTable) restore(e Endpoint) {
+// restore takes the ports of an endpoint of an earlier engine, with a socket where one can be had. It
+// returns those that are the endpoint's.
+func (t *portTable) restore(e Endpoint) (own []Port) {
 	for _, p := range e.Ports {
 		h := &hold{addr: p.HostIP, fd: -1}
 		if !t.reserve(p, h) {
 			t.log.Warn("host port is published twice", "port", p.HostPort, "proto", p.Proto, "container", e.ContainerID)
 			continue
 		}
+		own = append(own, p)
 		fd, err := bind(p)
 		if err != nil {
 			t.log.Warn("a process of the host has taken a published port", "port", p.HostPort, "proto", p.Proto, "container", e.ContainerID, "error", err)
@@ -245,6 +247,7 @@ func (t *portTable) restore(e Endpoint) {
 		}
 		h.fd = fd
 	}
+	return own
 }
 
 func (t *portTable) close() {

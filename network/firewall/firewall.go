@@ -197,6 +197,37 @@ func (f *Firewall) Unpublish(ports []Mapping) error {
 	return f.change(func(c *nftables.Conn) error { return f.table.deletePorts(c, ports) })
 }
 
+// Replace takes some ports out and puts others in, in one transaction: a packet meets the old ones or the
+// new ones, never neither. Old ones that are not published are no error.
+func (f *Firewall) Replace(old, now []Mapping) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old = slices.DeleteFunc(slices.Clone(old), func(p Mapping) bool { return !f.ports[p] })
+	for _, p := range old {
+		delete(f.ports, p)
+	}
+	now = slices.DeleteFunc(slices.Clone(now), func(p Mapping) bool { return f.ports[p] })
+	for _, p := range now {
+		f.ports[p] = true
+	}
+	if len(old)+len(now) == 0 {
+		return nil
+	}
+	err := f.change(func(c *nftables.Conn) error {
+		return errors.Join(f.table.deletePorts(c, old), f.table.addPorts(c, now))
+	})
+	if err == nil {
+		return nil
+	}
+	for _, p := range now {
+		delete(f.ports, p)
+	}
+	for _, p := range old {
+		f.ports[p] = true
+	}
+	return err
+}
+
 // Delete removes the table, and the rules in other chains.
 func (f *Firewall) Delete() error {
 	f.mu.Lock()
