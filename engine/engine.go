@@ -76,9 +76,9 @@ type Options struct {
 	Defaults container.Defaults
 	UserMode container.UserMode // UserHost: no container gets a user namespace
 	DNS      DNS
-	Labels   []string // of the engine, for info
-	Insecure []string // registries, for info
-	Mirrors  []string
+	Labels   []string            // of the engine, for info
+	Insecure []string            // registries, for info
+	Mirrors  map[string][]string // base URLs by registry, "*" for all; for info
 	Log      *slog.Logger
 	Now      func() time.Time
 }

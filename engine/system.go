@@ -114,8 +114,8 @@ func (y *System) securityOptions() []string {
 func (y *System) registryConfig() *registry.ServiceConfig {
 	c := &registry.ServiceConfig{
 		InsecureRegistryCIDRs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: append([]string{}, y.Mirrors...), Secure: true, Official: true}},
-		Mirrors:               append([]string{}, y.Mirrors...),
+		IndexConfigs:          map[string]*registry.IndexInfo{"docker.io": {Name: "docker.io", Mirrors: []string{}, Secure: true, Official: true}},
+		Mirrors:               append([]string{}, y.Mirrors["docker.io"]...), // Docker knows no others
 	}
 	for _, insecure := range y.Insecure {
 		if prefix, err := netip.ParsePrefix(insecure); err == nil {
@@ -123,6 +123,12 @@ func (y *System) registryConfig() *registry.ServiceConfig {
 			continue
 		}
 		c.IndexConfigs[insecure] = &registry.IndexInfo{Name: insecure, Mirrors: []string{}}
+	}
+	for host, mirrors := range y.Mirrors {
+		if c.IndexConfigs[host] == nil {
+			c.IndexConfigs[host] = &registry.IndexInfo{Name: host, Secure: true}
+		}
+		c.IndexConfigs[host].Mirrors = append([]string{}, mirrors...)
 	}
 	return c
 }

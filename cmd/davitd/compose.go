@@ -148,7 +148,7 @@ func newEngine(ctx context.Context, c config, s *stores, log *slog.Logger) (*eng
 		Monitor: task.LaunchOptions{Binary: binary, Socket: filepath.Join(c.execRoot, "monitor.sock"), Dir: filepath.Join(c.execRoot, "monitor")},
 		Facts:   hostFacts, Defaults: defaults(c, hostFacts), UserMode: mode,
 		DNS:    engine.DNS{Servers: dns, Search: c.dnsSearch, Options: c.dnsOptions},
-		Labels: c.labels, Insecure: c.insecure, Mirrors: c.mirrors, Log: log, Now: time.Now,
+		Labels: c.labels, Insecure: c.insecure, Mirrors: mirrors(c.mirrors), Log: log, Now: time.Now,
 	})
 	users.engine = e
 	return e, err

@@ -110,7 +110,7 @@ func flags(c *config, out io.Writer) *flag.FlagSet {
 	f.BoolVar(&c.showVersion, "version", false, "print the version and quit")
 	f.BoolVar(&c.showVersion, "v", false, "print the version and quit")
 	many(&c.insecure, "registry without a certificate to trust, or its addresses as a CIDR (repeatable)", "insecure-registry")
-	many(&c.mirrors, "mirror of Docker Hub, or REGISTRY=URL (repeatable)", "registry-mirror")
+	many(&c.mirrors, "mirror of Docker Hub, or HOST=URL of that registry, or *=URL of all; tried in order, then the registry itself (repeatable)", "registry-mirror")
 	many(&c.labels, "label of this engine (repeatable)", "label")
 	networkFlags(c, f, text, many)
 	many(&c.storageOptions, "accepted for dockerd's sake (repeatable)", "storage-opt")
@@ -224,7 +224,9 @@ func texts(value any) []string {
 	case map[string]any:
 		var pairs []string
 		for _, key := range slices.Sorted(maps.Keys(v)) {
-			pairs = append(pairs, fmt.Sprintf("%s=%v", key, v[key]))
+			for _, text := range texts(v[key]) {
+				pairs = append(pairs, key+"="+text)
+			}
 		}
 		if _, pool := v["base"]; pool {
 			return []string{strings.Join(pairs, ",")}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -66,6 +67,15 @@ func TestConfigurationFile(t *testing.T) {
 	if !c.debug || len(c.mirrors) != 2 || c.insecure[0] != "h:1" || c.mtu != 1400 || c.logOptions[0] != "max-file=7" || len(c.pools) != 1 {
 		t.Errorf("got %+v", c)
 	}
+	write(`{"registry-mirrors": {"quay.io": ["http://q1", "http://q2"], "*": "http://all", "index.docker.io": ["https://hub"]}}`)
+	if c, err = parse([]string{"--config-file", path}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	got := mirrors(append(c.mirrors, "https://docker/?a=b"))
+	if fmt.Sprint(got) != "map[*:[http://all] docker.io:[https://hub https://docker/?a=b] quay.io:[http://q1 http://q2]]" {
+		t.Errorf("mirrors by host: %v", got)
+	}
+	write(`{"debug": true}`)
 	if _, err := parse([]string{"--config-file", path, "-D"}, io.Discard); err == nil || !strings.Contains(err.Error(), "both as a flag and in the configuration file: debug") {
 		t.Errorf("given twice: got %v", err)
 	}

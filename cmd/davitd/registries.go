@@ -16,16 +16,25 @@ import (
 type registries struct{ client *client.Client }
 
 func newRegistries(c config, log *slog.Logger) (registries, error) {
-	mirrors := map[string][]string{}
-	for _, m := range c.mirrors {
-		name, url, ok := strings.Cut(m, "=")
-		if !ok || strings.Contains(name, "/") {
-			name, url = "docker.io", m
-		}
-		mirrors[name] = append(mirrors[name], url)
-	}
-	made, err := client.New(client.Options{Insecure: c.insecure, Mirrors: mirrors, UserAgent: "davit/" + version.Version, Log: log})
+	made, err := client.New(client.Options{Insecure: c.insecure, Mirrors: mirrors(c.mirrors), UserAgent: "davit/" + version.Version, Log: log})
 	return registries{made}, err
+}
+
+// mirrors reads --registry-mirror: URL is Docker's form, a mirror of Docker Hub; HOST=URL one of that
+// registry, and *=URL one of all.
+func mirrors(given []string) map[string][]string {
+	byHost := map[string][]string{}
+	for _, m := range given {
+		host, url, ok := strings.Cut(m, "=")
+		switch {
+		case !ok || strings.Contains(host, "/"):
+			host, url = "docker.io", m
+		case host != "*":
+			host = auth.Host(host)
+		}
+		byHost[host] = append(byHost[host], url)
+	}
+	return byHost
 }
 
 // repository adds to a client's repository that its closing cannot fail.

@@ -26,8 +26,14 @@ type Options struct {
 	// Insecure lists registries (host, host:port, or a CIDR of their addresses) whose certificate is
 	// not checked and which may speak plain HTTP. Loopback addresses always belong to them.
 	Insecure []string
-	// Mirrors lists, by registry host ("docker.io", "quay.io"), base URLs that are asked first.
+	// Mirrors lists, by registry host ("docker.io", "quay.io"), base URLs that are asked first, in this
+	// order; those of "*" are asked for every registry, after its own. They are told by ?ns= whose
+	// repository is meant, as containerd does, so that one mirror may serve several registries.
 	Mirrors map[string][]string
+	// Origins are base URLs of registries that do not live at https://HOST.
+	Origins map[string]string
+	// Wrap, when not nil, is put around what makes requests: to see them, or to answer in its place.
+	Wrap func(http.RoundTripper) http.RoundTripper
 	// CertDirs are searched for HOST[:PORT]/*.crt (authorities) and *.cert with *.key (client pairs).
 	// Empty: DefaultCertDirs.
 	CertDirs []string
@@ -82,12 +88,26 @@ func New(o Options) (*Client, error) {
 	}
 	for registry, mirrors := range o.Mirrors {
 		for _, mirror := range mirrors {
-			if u, err := url.Parse(mirror); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-				return nil, errdefs.Invalid("mirror %q of registry %s is not valid: want http(s)://host[:port][/path]", mirror, registry)
+			if _, err := baseURL(mirror); err != nil {
+				return nil, errdefs.Invalid("mirror %q of registry %s is not valid: %w", mirror, registry, err)
 			}
 		}
 	}
+	for registry, origin := range o.Origins {
+		if _, err := baseURL(origin); err != nil {
+			return nil, errdefs.Invalid("address %q of registry %s is not valid: %w", origin, registry, err)
+		}
+	}
 	return c, nil
+}
+
+// baseURL reads the address under which a registry answers.
+func baseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(strings.TrimRight(s, "/"))
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, errdefs.Invalid("want http(s)://host[:port][/path]")
+	}
+	return u, nil
 }
 
 // Repository returns the repository of a reference, to be used with the credentials of its user.

@@ -12,8 +12,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"davit/oci/errdefs"
@@ -40,6 +42,8 @@ type endpoint struct {
 	http      *http.Client
 	auth      *challenge.Authorizer
 
+	down atomic.Bool // a mirror from which no sensible answer came
+
 	mu         sync.Mutex
 	candidates []*url.URL // of which the first that answers is taken
 	base       *url.URL   // nil until reached
@@ -48,10 +52,13 @@ type endpoint struct {
 // endpoints returns where to find a registry: its mirrors in order, and last the registry itself.
 func (c *Client) endpoints(host string, creds auth.Credentials) ([]*endpoint, error) {
 	var all []*endpoint
-	for _, mirror := range c.o.Mirrors[host] {
-		u, err := url.Parse(strings.TrimRight(mirror, "/"))
+	for _, mirror := range append(slices.Clone(c.o.Mirrors[host]), c.o.Mirrors["*"]...) {
+		u, err := baseURL(mirror)
 		if err != nil {
 			return nil, errdefs.Invalid("mirror %q is not valid: %w", mirror, err)
+		}
+		if u.Host == host {
+			continue // a mirror of everything is no mirror of itself
 		}
 		// The user's credentials are the registry's; a mirror gets none of them.
 		e, err := c.endpoint(u.Host, c.insecure(u.Host), auth.Credentials{}, u)
@@ -61,14 +68,10 @@ func (c *Client) endpoints(host string, creds auth.Credentials) ([]*endpoint, er
 		e.mirror = true
 		all = append(all, e)
 	}
-	address := host
-	if host == "docker.io" {
-		address = hubHost
-	}
 	insecure := c.insecure(host)
-	candidates := []*url.URL{{Scheme: "https", Host: address}}
-	if insecure {
-		candidates = append(candidates, &url.URL{Scheme: "http", Host: address})
+	candidates, err := c.addresses(host, insecure)
+	if err != nil {
+		return nil, err
 	}
 	e, err := c.endpoint(host, insecure, creds, candidates...)
 	if err != nil {
@@ -77,32 +80,53 @@ func (c *Client) endpoints(host string, creds auth.Credentials) ([]*endpoint, er
 	return append(all, e), nil
 }
 
+// addresses are the base URLs at which a registry may live.
+func (c *Client) addresses(host string, insecure bool) ([]*url.URL, error) {
+	if origin := c.o.Origins[host]; origin != "" {
+		u, err := baseURL(origin)
+		return []*url.URL{u}, err
+	}
+	address := host
+	if host == "docker.io" {
+		address = hubHost
+	}
+	candidates := []*url.URL{{Scheme: "https", Host: address}}
+	if insecure {
+		candidates = append(candidates, &url.URL{Scheme: "http", Host: address})
+	}
+	return candidates, nil
+}
+
 func (c *Client) endpoint(host string, insecure bool, creds auth.Credentials, candidates ...*url.URL) (*endpoint, error) {
 	config, err := c.tlsConfig(host)
 	if err != nil {
 		return nil, err
 	}
 	config.InsecureSkipVerify = insecure
-	client := &http.Client{
-		CheckRedirect: checkRedirect,
-		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:       config,
-			TLSHandshakeTimeout:   handshakeTimeout,
-			ResponseHeaderTimeout: headerTimeout,
-			ExpectContinueTimeout: time.Second,
-			IdleConnTimeout:       15 * time.Second,
-			MaxIdleConnsPerHost:   connectionsAtEnd,
-			ForceAttemptHTTP2:     true,
-			// The bytes are content whose digest is known: they must arrive as they are.
-			DisableCompression: true,
-		},
+	client := &http.Client{CheckRedirect: checkRedirect, Transport: transport(config)}
+	if c.o.Wrap != nil {
+		client.Transport = c.o.Wrap(client.Transport)
 	}
 	return &endpoint{
 		host: host, userAgent: c.o.UserAgent, http: client, candidates: candidates,
 		auth: challenge.NewAuthorizer(client, creds, c.o.UserAgent),
 	}, nil
+}
+
+func transport(config *tls.Config) http.RoundTripper {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:       config,
+		TLSHandshakeTimeout:   handshakeTimeout,
+		ResponseHeaderTimeout: headerTimeout,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       15 * time.Second,
+		MaxIdleConnsPerHost:   connectionsAtEnd,
+		ForceAttemptHTTP2:     true,
+		// The bytes are content whose digest is known: they must arrive as they are.
+		DisableCompression: true,
+	}
 }
 
 // checkRedirect keeps credentials from other hosts, ports included, and from plain HTTP.

@@ -13,6 +13,7 @@ import (
 
 	"davit/oci"
 	"davit/oci/errdefs"
+	"davit/oci/ref"
 )
 
 // maxManifest bounds a manifest's size in bytes; the specification asks for at least 4 MiB.
@@ -28,19 +29,22 @@ func manifestTypes() []string {
 func (r *Repository) Resolve(ctx context.Context, tagOrDigest string) (oci.Descriptor, error) {
 	var desc oci.Descriptor
 	err := r.anyEndpoint(ctx, func(e *endpoint) error {
-		return r.retry(ctx, func() (err error) {
+		return r.attempt(ctx, e, func() (err error) {
 			desc, err = r.head(ctx, e, tagOrDigest)
 			return err
 		})
 	})
 	if err != nil {
-		name := r.name.WithTag(tagOrDigest)
-		if d, bad := oci.ParseDigest(tagOrDigest); bad == nil {
-			name = r.name.WithDigest(d)
-		}
-		return oci.Descriptor{}, explainPull(name, err)
+		return oci.Descriptor{}, explainPull(r.named(tagOrDigest), err)
 	}
 	return desc, nil
+}
+
+func (r *Repository) named(tagOrDigest string) ref.Ref {
+	if d, err := oci.ParseDigest(tagOrDigest); err == nil {
+		return r.name.WithDigest(d)
+	}
+	return r.name.WithTag(tagOrDigest)
 }
 
 func (r *Repository) head(ctx context.Context, e *endpoint, tagOrDigest string) (oci.Descriptor, error) {
@@ -160,7 +164,7 @@ func (r *Repository) Fetch(ctx context.Context, desc oci.Descriptor, offset int6
 
 func (r *Repository) fetchManifest(ctx context.Context, desc oci.Descriptor) (content []byte, err error) {
 	err = r.anyEndpoint(ctx, func(e *endpoint) error {
-		return r.retry(ctx, func() error {
+		return r.attempt(ctx, e, func() error {
 			content, _, err = r.manifest(ctx, e, string(desc.Digest))
 			if err != nil {
 				return err

@@ -6,8 +6,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"time"
 
+	"davit/oci/errdefs"
 	"davit/oci/ref"
 	"davit/registry/auth/challenge"
 )
@@ -32,6 +34,14 @@ func (r *Repository) Close() {
 
 // origin is the registry itself: what writes goes there, never to a mirror.
 func (r *Repository) origin() *endpoint { return r.endpoints[len(r.endpoints)-1] }
+
+// attempt calls try on a mirror once, since the next in line may do better, else as retry does.
+func (r *Repository) attempt(ctx context.Context, e *endpoint, try func() error) error {
+	if e.mirror {
+		return try()
+	}
+	return r.retry(ctx, try)
+}
 
 // retry calls try until it succeeds, fails for good, or Attempts are used up.
 func (r *Repository) retry(ctx context.Context, try func() error) error {
@@ -88,7 +98,11 @@ func (r *Repository) do(ctx context.Context, e *endpoint, q request) (*http.Resp
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, q.method, base.String()+"/v2/"+r.name.Path+"/"+q.path, nil)
+	address := base.String() + "/v2/" + r.name.Path + "/" + q.path
+	if e.mirror { // which is only read: no path has a query of its own
+		address += "?" + url.Values{"ns": {r.name.Domain}}.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, address, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -124,10 +138,19 @@ func (r *Repository) pushScope() []challenge.Scope {
 // anyEndpoint asks mirrors and then the registry itself, and returns the last one's failure.
 func (r *Repository) anyEndpoint(ctx context.Context, try func(*endpoint) error) error {
 	for _, e := range r.endpoints {
+		if e.down.Load() {
+			continue
+		}
 		err := try(e)
 		if err == nil || !e.mirror || ctx.Err() != nil {
 			return err
 		}
+		if errors.Is(err, errdefs.ErrNotFound) {
+			r.client.o.Log.DebugContext(ctx, "mirror has no such content", "mirror", e.host, "repository", r.name.Name())
+			continue
+		}
+		var refusal *Error
+		e.down.Store(!errors.As(err, &refusal))
 		r.client.o.Log.WarnContext(ctx, "mirror failed", "mirror", e.host, "repository", r.name.Name(), "error", err)
 	}
 	return nil
