@@ -31,9 +31,10 @@ func (s *Service) Note(repository string, manifest oci.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	noted := image{repository, manifest}
-	if !slices.Contains(s.queue, noted) {
-		s.queue = append(s.queue, noted)
+	if slices.Contains(s.queue, noted) {
+		return
 	}
+	s.queue = append(s.queue, noted)
 	if len(s.queue) > queueLimit {
 		s.queue = s.queue[1:]
 	}

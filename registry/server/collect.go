@@ -38,6 +38,9 @@ func (s *Server) Collect(ctx context.Context, grace time.Duration) (Collected, e
 		if err := s.pruneHistory(ctx, repo); err != nil {
 			return done, fmt.Errorf("collect %s: %w", repo.name, err)
 		}
+		if err := s.deltas.Prune(ctx, repo.name); err != nil {
+			return done, fmt.Errorf("collect %s: %w", repo.name, err)
+		}
 		if err := s.sweepLinks(ctx, repo, before, held, &done); err != nil {
 			return done, fmt.Errorf("collect %s: %w", repo.name, err)
 		}

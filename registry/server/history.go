@@ -263,7 +263,7 @@ func (s *Server) restore(r request, d oci.Digest) error {
 	if err := r.repo.holds(ctx, e.Blobs); err != nil {
 		return err
 	}
-	if err := s.storeManifest(r, d, content, doc, e); err != nil {
+	if err := s.storeManifest(ctx, r.repo, d, content, doc, e); err != nil {
 		return err
 	}
 	return ignoreMissing(s.store.DeleteRecord(ctx, r.repo.deletedKey(d)))

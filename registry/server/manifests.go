@@ -56,6 +56,7 @@ func (s *Server) getManifest(r request) error {
 	header.Set("Content-Type", e.MediaType)
 	header.Set("Content-Length", strconv.Itoa(len(content)))
 	header.Set("Etag", `"`+string(d)+`"`)
+	header.Set(deltaHeader, "1")
 	if r.Header.Get("If-None-Match") == `"`+string(d)+`"` {
 		header.Del("Content-Length")
 		r.w.WriteHeader(http.StatusNotModified)
@@ -111,7 +112,7 @@ func (s *Server) putManifest(r request) error {
 			return err
 		}
 	}
-	if err := s.storeManifest(r, d, content, doc, e); err != nil {
+	if err := s.storeManifest(r.Context(), r.repo, d, content, doc, e); err != nil {
 		return err
 	}
 	for _, tag := range tags {
@@ -121,6 +122,8 @@ func (s *Server) putManifest(r request) error {
 	}
 	if doc.Subject != nil {
 		r.w.Header().Set("OCI-Subject", string(doc.Subject.Digest))
+	} else if oci.IsManifest(e.MediaType) {
+		s.deltas.Note(r.repo.name, d)
 	}
 	for _, tag := range r.URL.Query()["tag"] {
 		r.w.Header().Add("OCI-Tag", tag)
@@ -220,9 +223,8 @@ func (r repository) holds(ctx context.Context, blobs []oci.Digest) error {
 }
 
 // storeManifest writes content first, names last: whatever a name leads to is complete.
-func (s *Server) storeManifest(r request, d oci.Digest, content []byte, doc document, e entry) error {
-	ctx := r.Context()
-	if err := r.repo.register(ctx); err != nil {
+func (s *Server) storeManifest(ctx context.Context, repo repository, d oci.Digest, content []byte, doc document, e entry) error {
+	if err := repo.register(ctx); err != nil {
 		return err
 	}
 	if err := s.store.PutBlob(ctx, d, content); err != nil {
@@ -232,7 +234,7 @@ func (s *Server) storeManifest(r request, d oci.Digest, content []byte, doc docu
 	if err != nil {
 		return err
 	}
-	if err := s.store.PutRecord(ctx, r.repo.manifestKey(d), record); err != nil {
+	if err := s.store.PutRecord(ctx, repo.manifestKey(d), record); err != nil {
 		return err
 	}
 	if doc.Subject != nil {
@@ -240,7 +242,7 @@ func (s *Server) storeManifest(r request, d oci.Digest, content []byte, doc docu
 		if err != nil {
 			return err
 		}
-		if err := s.store.PutRecord(ctx, r.repo.referrerKey(doc.Subject.Digest, d), referrer); err != nil {
+		if err := s.store.PutRecord(ctx, repo.referrerKey(doc.Subject.Digest, d), referrer); err != nil {
 			return err
 		}
 	}

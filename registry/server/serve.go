@@ -54,6 +54,8 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	go func() { served <- server.Serve(listener) }()
 	collected := make(chan struct{})
 	go func() { defer close(collected); registry.collectEvery(ctx, config) }()
+	indexed := make(chan struct{})
+	go func() { defer close(indexed); registry.deltas.Run(ctx) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve registry: %w", err)
@@ -63,6 +65,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	defer cancel()
 	err = server.Shutdown(grace)
 	<-collected
+	<-indexed
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = server.Close()
 	}

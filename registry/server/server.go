@@ -14,6 +14,7 @@
 //	GET        /davit/v1/<name>/history                   the logs of all tags, deleted ones too
 //	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
+//	GET        /davit/v1/<name>/delta/<digest>            ?have=...: of a layer, what others do not have
 //
 // What the specification leaves open: a manifest's config and layers must be in the repository, the
 // manifests of an index need not be (sparse indexes); a repository's blobs are visible only in
@@ -30,6 +31,7 @@ import (
 
 	"davit/internal/turn"
 	"davit/oci/ref"
+	"davit/registry/delta"
 	"davit/registry/storage"
 )
 
@@ -51,6 +53,7 @@ type Server struct {
 	options    Options
 	turns      turn.Turns[string] // of tags that move, by key
 	metrics    metrics
+	deltas     *delta.Service
 	readiness  atomic.Pointer[readiness]
 }
 
@@ -72,7 +75,9 @@ type Authorizer interface {
 
 // New returns a registry over the store.
 func New(store storage.Store, log *slog.Logger, o Options) *Server {
-	return &Server{store: store, log: log, auth: o.Auth, options: o, refresh: defaultRefresh, manifests: newManifestCache(256)}
+	s := &Server{store: store, log: log, auth: o.Auth, options: o, refresh: defaultRefresh, manifests: newManifestCache(256)}
+	s.deltas = delta.New(store, repositories{s}, deltaDelay, log)
+	return s
 }
 
 func (s *Server) repository(name string) repository { return repository{name, s.store, s.refresh} }
@@ -107,6 +112,7 @@ var (
 	historyRoute   = &route{name: "history", methods: map[string]handler{"GET": (*Server).listHistory}}
 	tagLogRoute    = &route{name: "tagLog", methods: map[string]handler{"GET": (*Server).tagHistory}}
 	rollbackRoute  = &route{name: "rollback", methods: map[string]handler{"POST": (*Server).rollback}}
+	deltaRoute     = &route{name: "delta", methods: map[string]handler{"GET": (*Server).getDelta}}
 	metricsRoute   = &route{name: "metrics", methods: map[string]handler{"GET": (*Server).serveMetrics}}
 	tokenRoute     = &route{name: "token", methods: map[string]handler{"GET": (*Server).token}, open: true}
 	healthRoute    = &route{name: "health", methods: map[string]handler{"GET": (*Server).health, "HEAD": (*Server).health}, open: true}
@@ -165,6 +171,9 @@ func parseOwn(rest string) (found *route, name, arg string, ok bool) {
 				return candidate.route, path[:i], path[i+len("/tags/"):], true
 			}
 		}
+	}
+	if i := strings.LastIndex(rest, "/delta/"); i >= 0 {
+		return deltaRoute, rest[:i], rest[i+len("/delta/"):], true
 	}
 	name, ok = strings.CutSuffix(rest, "/history")
 	return historyRoute, name, "", ok
