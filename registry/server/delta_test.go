@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"io"
 	"math/rand/v2"
@@ -231,7 +232,10 @@ func TestListsAreCollectedAndMadeAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	go f.registry.deltas.Run(t.Context())
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); f.registry.deltas.Run(ctx) }()
+	defer func() { stop(); <-ended }()
 	path := strings.Replace(deltaPath(layers[0], layers[0]), "manifest=", "manifest="+string(manifests[0]), 1)
 	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
 		if status, _, body := f.do("GET", path, nil); status == 200 {
