@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"davit/network/bridge"
 	"davit/network/firewall"
@@ -75,6 +76,8 @@ type Controller struct {
 	files   files
 	devices *bridge.Driver
 	rules   *firewall.Firewall
+	others  atomic.Pointer[firewall.Others] // the host's firewalls as they were last seen
+	watch   *firewall.Watch
 }
 
 // Open loads the networks, makes what is missing in the kernel (devices, rules) and the predefined
@@ -95,12 +98,15 @@ func Open(ctx context.Context, opts Options) (*Controller, error) {
 	if err := c.load(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
+	if c.watch, err = c.rules.Watch(c.coexist); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	return c, nil
 }
 
 // Close ends the name servers. Devices, rules and published ports stay.
 func (c *Controller) Close() error {
-	errs := []error{c.book.closeServers(), c.rules.Close(), c.devices.Close()}
+	errs := []error{c.watch.Close(), c.book.closeServers(), c.rules.Close(), c.devices.Close()}
 	c.ports.close()
 	return errors.Join(errs...)
 }
@@ -168,11 +174,14 @@ func (c *Controller) coexist() {
 	if err != nil {
 		c.log.Warn("adapt to the host's firewall", "error", err)
 	}
+	if was := c.others.Swap(&others); was != nil && was.UFW == others.UFW && was.Firewalld == others.Firewalld {
+		return
+	}
 	if others.Firewalld {
-		c.log.Warn("firewalld is active: it decides whether containers reach the outside; give the bridges a zone, for instance trusted")
+		c.log.Info("firewalld is active: published ports are open from outside where a zone opens the host's port")
 	}
 	if others.UFW {
-		c.log.Info("ufw is active: published ports are open from outside where ufw allows routing to them")
+		c.log.Info("ufw is active: published ports are open from outside where ufw allows the host's port")
 	}
 }
 

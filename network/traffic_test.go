@@ -1,10 +1,7 @@
 package network_test
 
 import (
-	"context"
-	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"davit/network"
@@ -140,43 +137,4 @@ func TestIPv6(t *testing.T) {
 	w.reaches(nil, "tcp", "[2001:db8::1]:8080", "")
 	w.reaches(b.ns, "tcp", "[2001:db8::1]:8080", "")
 	w.misses(w.outside, "tcp", "[fd00:5::2]:80")
-}
-
-// On a host whose FORWARD chain drops by default (docker's doing, or ufw's) containers still get out; what
-// is published is open from outside, unless it is ufw who decides about that.
-func TestOtherFirewalls(t *testing.T) {
-	for _, ufw := range []bool{false, true} {
-		t.Run(fmt.Sprint("ufw ", ufw), func(t *testing.T) {
-			w := newWorld(t)
-			w.check(w.c.Close())
-			w.command(nil, "iptables", "-P", "FORWARD", "DROP")
-			defer w.command(nil, "nft", "flush", "ruleset")
-			if ufw {
-				w.command(nil, "iptables", "-N", "ufw-before-forward")
-			}
-			w.open()
-			w.serve(w.outside, "tcp", ":7000")
-			w.create("app", "10.1.0.0/24")
-			web, peer := w.run("web", "bridge", tcp(8080, 80)), w.run("peer", "app")
-			w.serve(web.ns, "tcp", ":80")
-			w.reaches(web.ns, "tcp", outsideAddr+":7000", hostAddr)
-			w.reaches(peer.ns, "tcp", outsideAddr+":7000", hostAddr)
-			w.reaches(nil, "tcp", "127.0.0.1:8080", "")
-			w.reaches(peer.ns, "tcp", hostAddr+":8080", "")
-			w.misses(peer.ns, "tcp", web.addr()+":80")
-			if ufw {
-				w.misses(w.outside, "tcp", hostAddr+":8080")
-				w.command(nil, "iptables", "-A", "FORWARD", "-p", "tcp", "--dport", "80", "-j", "ACCEPT")
-			}
-			w.reaches(w.outside, "tcp", hostAddr+":8080", outsideAddr)
-			if listed := w.command(nil, "iptables", "-S", "FORWARD"); !strings.Contains(listed, "-A FORWARD -i davit0 ") {
-				t.Errorf("iptables does not understand what davit adds:\n%s", listed)
-			}
-			peer.remove()
-			must(w.c.Remove(context.Background(), "app"))
-			if strings.Contains(rules(), "br-") {
-				t.Errorf("rules are left:\n%s", rules())
-			}
-		})
-	}
 }

@@ -150,6 +150,15 @@ func Redirected() Part { return bits(expr.CtKeySTATUS, ctDNAT) }
 // DNAT translates the destination by the map; packets without an element go on. The key is protocol
 // and destination port, with the destination address between them when withAddr.
 func DNAT(ports *nftables.Set, v6, withAddr bool) Part {
+	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: nfprotoIPv4, RegAddrMin: slot0, RegProtoMin: slot0 + words(v6)}
+	if v6 {
+		nat.Family = nfprotoIPv6
+	}
+	return append(Published(ports, v6, withAddr), nat)
+}
+
+// Published matches packets with an element in the map, whose key is as in DNAT.
+func Published(ports *nftables.Set, v6, withAddr bool) Part {
 	part := Part{meta(expr.MetaKeyL4PROTO, slot0)}
 	next := uint32(slot0 + 1)
 	if withAddr {
@@ -159,11 +168,30 @@ func DNAT(ports *nftables.Set, v6, withAddr bool) Part {
 	port := &expr.Payload{DestRegister: next, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
 	lookup := in(ports)
 	lookup.SourceRegister, lookup.DestRegister, lookup.IsDestRegSet = slot0, slot0, true
-	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: nfprotoIPv4, RegAddrMin: slot0, RegProtoMin: slot0 + words(v6)}
-	if v6 {
-		nat.Family = nfprotoIPv6
+	return append(part, port, lookup)
+}
+
+// Marked matches packets that have the bits in their mark.
+func Marked(mark uint32) Part {
+	return Part{
+		meta(expr.MetaKeyMARK, reg),
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(mark), Xor: native(0)},
+		equal(native(mark)),
 	}
-	return append(part, port, lookup, nat)
+}
+
+// Mark adds bits to the packet's mark, Unmark takes them off.
+func Mark(mark uint32) Part { return setMark(^mark, mark) }
+
+// Unmark undoes Mark.
+func Unmark(mark uint32) Part { return setMark(^mark, 0) }
+
+func setMark(keep, add uint32) Part {
+	return Part{
+		meta(expr.MetaKeyMARK, reg),
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(keep), Xor: native(add)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg},
+	}
 }
 
 // words is how many 4-byte slots an address takes.

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"encoding/binary"
+
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 )
@@ -25,4 +27,12 @@ func conntrack(states uint16) Part {
 		StateMask:           states,
 	}}
 	return Part{&expr.Match{Name: "conntrack", Rev: 3, Info: info}}
+}
+
+// XtUnmarked matches packets without the bits in their mark, in the form of iptables' match "mark".
+func XtUnmarked(mark uint32) Part {
+	info := binary.NativeEndian.AppendUint32(nil, mark) // struct xt_mark_mtinfo1: mark, mask, invert
+	info = binary.NativeEndian.AppendUint32(info, mark)
+	unknown := xt.Unknown(append(info, 1, 0, 0, 0))
+	return Part{&expr.Match{Name: "mark", Rev: 1, Info: &unknown}}
 }

@@ -22,7 +22,8 @@
 // What ::1 cannot do: the kernel routes no loopback source out of IPv6 devices, so a port published on
 // [::] is reached from the host by any of its other addresses, not by ::1.
 //
-// A drop in another table is final; an accept here does not undo it. See Others.
+// A drop in another table is final; an accept here does not undo it. See Others, and guard.go for how the
+// host's firewall decides about published ports.
 package firewall
 
 import (
@@ -228,13 +229,17 @@ func (f *Firewall) Replace(old, now []Mapping) error {
 	return err
 }
 
-// Delete removes the table, and the rules in other chains.
+// Delete removes the table, the guards, and the rules in other chains.
 func (f *Firewall) Delete() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err := f.conn.Do(func(c *nftables.Conn) error {
+	f.applied = false
+	errs := []error{f.conn.Do(func(c *nftables.Conn) error {
 		f.table.delete(c)
 		return nil
-	})
-	return errors.Join(err, f.dismiss(func(string) bool { return false }))
+	})}
+	for _, s := range sources() {
+		errs = append(errs, nft.DeleteTable(s.family, s.guard(f.table.Name).Table))
+	}
+	return errors.Join(append(errs, f.dismiss(func(string) bool { return false }))...)
 }

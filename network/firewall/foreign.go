@@ -15,51 +15,75 @@ import (
 // Others is what else filters forwarded packets on this host. Where somebody's chain drops by default,
 // an accept in davit's own table is of no use: containers would have no network. So davit puts rules
 // into such chains, marked as its own: what comes from its bridges passes (its own table has filtered
-// it), and so do the answers.
+// it), and so do the answers, and what goes to published ports, of which the guard has made sure.
 //
-//	by policy drop of           containers get out     published ports are open from outside
-//	ufw                         yes                    if ufw's routing rules allow: "ufw route allow to any port 80"
+//	                            containers get out     published ports are open from outside
+//	ufw                         yes                    if ufw allows the host's port, or routing to the container's
+//	firewalld                   yes                    if the zone allows the host's port
 //	docker, or an administrator yes                    yes
-//	firewalld                   only if its zones allow; davit changes nothing there
 //
 // Chains of legacy iptables (not nf_tables) are not seen.
 type Others struct {
 	UFW       bool
 	Firewalld bool
-	drops     []*nftables.Chain
+	chains    []*nftables.Chain
 }
 
-// LookAround finds the other firewalls of the current thread's network namespace.
-func LookAround() (Others, error) {
+// lookAround lists the chains of the current thread's network namespace.
+func lookAround() (Others, error) {
 	var o Others
 	conn, err := nftables.New()
 	if err != nil {
 		return o, fmt.Errorf("open nftables socket: %w", err)
 	}
-	chains, err := conn.ListChains()
-	if err != nil {
+	if o.chains, err = conn.ListChains(); err != nil {
 		return o, fmt.Errorf("list nft chains: %w", err)
-	}
-	for _, c := range chains {
-		o.UFW = o.UFW || c.Name == "ufw-before-forward"
-		o.Firewalld = o.Firewalld || c.Table.Name == "firewalld"
-		if dropsForwarded(c) {
-			o.drops = append(o.drops, c)
-		}
 	}
 	return o, nil
 }
 
-// dropsForwarded tells whether the chain is one of iptables-nft's that drops forwarded packets unless a
-// rule accepts them. Chains of other tables have owners who list what they forward, and are not touched.
-func dropsForwarded(c *nftables.Chain) bool {
-	ours := c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyIPv6
-	return ours && c.Table.Name == "filter" && c.Name == "FORWARD" && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+// has tells whether there is such a table, with a chain.
+func (o Others) has(family byte, table string) bool {
+	return slices.ContainsFunc(o.chains, func(c *nftables.Chain) bool {
+		return byte(c.Table.Family) == family && c.Table.Name == table
+	})
+}
+
+// forwarding tells whether other firewalls let forwarded packets pass in the chain, and whether it is one
+// that drops them unless a rule accepts them. Chains of tables that davit does not know have owners who
+// list what they forward, and are not touched.
+func forwarding(c *nftables.Chain) (known, drops bool) {
+	switch {
+	case c.Table.Name == "firewalld" && c.Table.Family == nftables.TableFamilyINet:
+		known = c.Name == "filter_FORWARD"
+		return known, known
+	case c.Table.Name == "filter" && c.Table.Family != nftables.TableFamilyINet:
+		known = c.Name == "FORWARD"
+	}
+	return known, known && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
 }
 
 // mark is the comment of davit's rules in other chains.
-func mark(table, bridge string) []byte {
-	return userdata.AppendString(nil, userdata.TypeComment, table+" "+bridge)
+func mark(table, subject string) []byte {
+	return userdata.AppendString(nil, userdata.TypeComment, table+" "+subject)
+}
+
+// subject is what rules for a bridge are about, as their comments say it.
+func subject(bridge string, others Others) string {
+	if others.UFW {
+		return bridge + " by ufw"
+	}
+	return bridge
+}
+
+// wants tells whether rules with that comment shall be in other chains.
+func (f *Firewall) wants(about string, others Others) bool {
+	for bridge := range f.nets {
+		if about == subject(bridge, others) {
+			return true
+		}
+	}
+	return false
 }
 
 // Coexist makes other firewalls let the traffic of all networks through, as Others says, and takes back
@@ -67,14 +91,18 @@ func mark(table, bridge string) []byte {
 func (f *Firewall) Coexist() (Others, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	others, err := LookAround()
+	others, err := lookAround()
 	if err != nil {
 		return others, err
 	}
-	errs := []error{f.dismiss(func(bridge string) bool { _, ok := f.nets[bridge]; return ok })}
-	for _, chain := range others.drops {
+	errs := []error{f.heal(others), f.guardAll(&others)}
+	errs = append(errs, f.dismiss(func(subject string) bool { return f.wants(subject, others) }))
+	for _, chain := range others.chains {
+		if _, drops := forwarding(chain); !drops {
+			continue
+		}
 		for bridge := range f.nets {
-			if err := f.admitTo(chain, bridge, !others.UFW); err != nil {
+			if err := f.admitTo(chain, bridge, others); err != nil {
 				errs = append(errs, fmt.Errorf("admit %s to chain %s: %w", bridge, chain.Name, err))
 			}
 		}
@@ -82,8 +110,16 @@ func (f *Firewall) Coexist() (Others, error) {
 	return others, errors.Join(errs...)
 }
 
+// heal writes the table again if somebody has removed it.
+func (f *Firewall) heal(others Others) error {
+	if !f.applied || others.has(nft.FamilyINet, f.table.Name) {
+		return nil
+	}
+	return f.rebuild()
+}
+
 // admitTo puts rules at the top of a chain that has none for the bridge yet.
-func (f *Firewall) admitTo(chain *nftables.Chain, bridge string, published bool) error {
+func (f *Firewall) admitTo(chain *nftables.Chain, bridge string, others Others) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -92,25 +128,30 @@ func (f *Firewall) admitTo(chain *nftables.Chain, bridge string, published bool)
 	if err != nil {
 		return err
 	}
-	tag := mark(f.table.Name, bridge)
+	tag := mark(f.table.Name, subject(bridge, others))
 	if slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return string(r.UserData) == string(tag) }) {
 		return nil
+	}
+	known, published := nft.XtKnown(), nft.XtRedirected()
+	if chain.Table.Name != "filter" {
+		known, published = nft.Known(), nft.Redirected()
+	}
+	if others.UFW {
+		published = append(published, nft.XtUnmarked(markUnsure)...)
 	}
 	return f.conn.Do(func(c *nftables.Conn) error {
 		insert := func(parts ...nft.Part) {
 			c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: nft.Rule(parts...), UserData: tag})
 		}
 		insert(nft.InIfIs(bridge), nft.Count(), nft.Accept())
-		insert(nft.OutIfIs(bridge), nft.XtKnown(), nft.Count(), nft.Accept())
-		if published {
-			insert(nft.OutIfIs(bridge), nft.XtRedirected(), nft.Count(), nft.Accept())
-		}
+		insert(nft.OutIfIs(bridge), known, nft.Count(), nft.Accept())
+		insert(nft.OutIfIs(bridge), published, nft.Count(), nft.Accept())
 		return nil
 	})
 }
 
-// dismiss removes davit's rules from other chains, but those of bridges to keep.
-func (f *Firewall) dismiss(keep func(bridge string) bool) error {
+// dismiss removes davit's rules from other chains, but those to keep.
+func (f *Firewall) dismiss(keep func(subject string) bool) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables socket: %w", err)
@@ -121,7 +162,7 @@ func (f *Firewall) dismiss(keep func(bridge string) bool) error {
 	}
 	var gone []*nftables.Rule
 	for _, chain := range chains {
-		if chain.Table.Name != "filter" || chain.Name != "FORWARD" {
+		if known, _ := forwarding(chain); !known {
 			continue
 		}
 		rules, err := conn.GetRules(chain.Table, chain)
@@ -130,8 +171,8 @@ func (f *Firewall) dismiss(keep func(bridge string) bool) error {
 		}
 		for _, r := range rules {
 			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			bridge, ours := strings.CutPrefix(comment, f.table.Name+" ")
-			if ours && !keep(bridge) {
+			about, ours := strings.CutPrefix(comment, f.table.Name+" ")
+			if ours && !keep(about) {
 				gone = append(gone, r)
 			}
 		}

@@ -24,6 +24,7 @@ type family struct {
 type table struct {
 	*nftables.Table
 	onlyOwn                 bool
+	guarded                 bool // the host's firewall has its say about published ports
 	bridges, internal, same *nftables.Set
 	families                [2]family
 }
@@ -93,6 +94,9 @@ func (t table) create(c *nftables.Conn) error {
 		}
 	}
 	t.rawPrerouting(c)
+	if t.guarded {
+		t.arriving(c)
+	}
 	t.redirect(c, "prerouting", nftables.ChainHookPrerouting, true)
 	t.redirect(c, "output", nftables.ChainHookOutput, false)
 	t.forward(c)
