@@ -33,7 +33,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	}
 	var c registry.Config
 	flags.StringVar(&c.Addr, "addr", "127.0.0.1:5000", "host:port to listen on")
-	flags.StringVar(&c.Root, "root", "/var/lib/davit/registry", "directory of the content")
+	flags.StringVar(&c.Root, "root", "/var/lib/davit/registry", "directory of the content, or s3://BUCKET/PREFIX?region=REGION&endpoint=URL for any number of registries at once")
 	flags.StringVar(&c.TLSCert, "tls-cert", "", "certificate file (PEM); without one the registry speaks plain HTTP")
 	flags.StringVar(&c.TLSKey, "tls-key", "", "key file (PEM)")
 	flags.StringVar(&c.Htpasswd, "htpasswd", "", "file of users with bcrypt hashes; without one everybody may do everything")

@@ -10,16 +10,19 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"davit/oci/errdefs"
+	"davit/registry/storage"
+	"davit/registry/storage/bucket"
 	"davit/registry/storage/dir"
 )
 
 // Config is what "davitd registry serve" is told.
 type Config struct {
 	Addr          string // host:port to listen on
-	Root          string // directory of the content
+	Root          string // directory of the content, or URL of a bucket (package storage/bucket)
 	TLSCert       string // PEM files; both or neither
 	TLSKey        string
 	Htpasswd      string        // file of users; empty: everybody may do everything
@@ -34,7 +37,7 @@ type Config struct {
 
 // Serve runs a registry until ctx ends, then lets requests finish for a few seconds.
 func Serve(ctx context.Context, config Config, log *slog.Logger) error {
-	registry, err := open(config, log)
+	registry, err := open(ctx, config, log)
 	if err != nil {
 		return err
 	}
@@ -72,8 +75,8 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	return err
 }
 
-func open(config Config, log *slog.Logger) (*Server, error) {
-	store, err := dir.Open(config.Root)
+func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error) {
+	store, err := openStore(ctx, config.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +85,7 @@ func open(config Config, log *slog.Logger) (*Server, error) {
 		return nil, errdefs.Invalid("the htpasswd file is named in %s when there are rules, not by a flag", config.Rules)
 	}
 	if config.Rules != "" {
-		key, err := tokenKey(context.Background(), store)
+		key, err := tokenKey(ctx, store)
 		if err != nil {
 			return nil, err
 		}
@@ -99,6 +102,16 @@ func open(config Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	return New(store, log, o), nil
+}
+
+func openStore(ctx context.Context, root string) (storage.Store, error) {
+	if bucket.IsURL(root) {
+		return bucket.Open(ctx, root)
+	}
+	if strings.Contains(root, "://") {
+		return nil, errdefs.Invalid("invalid root %q: want a directory or s3://BUCKET/PREFIX?region=REGION&endpoint=URL", root)
+	}
+	return dir.Open(root)
 }
 
 // accessLog opens the file for appending; it stays open as long as the process lives.

@@ -1,0 +1,142 @@
+// Package s3test runs real S3 servers on loopback for tests: MinIO and versitygw, in fixed versions, built
+// by the go command when they are not in .cache/s3 yet.
+package s3test
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const user, password = "davit-test", "davit-test-secret"
+
+// program is one server.
+type program struct {
+	module, version, path string // path of the main package
+	args                  func(address, data string) []string
+	env                   []string
+}
+
+var programs = map[string]program{
+	"minio": {
+		"github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c", "",
+		func(address, data string) []string {
+			return []string{"server", "--quiet", "--address", address, "--console-address", "127.0.0.1:0", data}
+		},
+		[]string{"MINIO_ROOT_USER=" + user, "MINIO_ROOT_PASSWORD=" + password, "MINIO_UPDATE=off", "MINIO_CI_CD=1"},
+	},
+	"versitygw": {
+		"github.com/versity/versitygw", "v1.8.0", "/cmd/versitygw",
+		func(address, data string) []string {
+			return []string{"--port", address, "--quiet", "posix", data}
+		},
+		[]string{"ROOT_ACCESS_KEY_ID=" + user, "ROOT_SECRET_ACCESS_KEY=" + password},
+	},
+}
+
+// Server is a server with one bucket.
+type Server struct {
+	Root string   // of the bucket, as a registry takes it
+	Env  []string // the credentials, for other processes; this one has them too
+}
+
+// Start runs "minio" or "versitygw" until the test ends. The bucket is empty.
+func Start(t *testing.T, name string) Server {
+	t.Helper()
+	p := programs[name]
+	binary := install(t, p, name)
+	data := t.TempDir()
+	if err := os.Mkdir(filepath.Join(data, "registry"), 0o755); err != nil { // a directory is a bucket
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	cmd := exec.Command(binary, p.args(address, data)...)
+	cmd.Env = append(os.Environ(), p.env...)
+	cmd.Env = append(cmd.Env, "HOME="+data)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var output strings.Builder
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", name, err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s says:\n%s", name, output.String())
+		}
+	})
+	waitReady(t, name, address)
+	env := []string{"AWS_ACCESS_KEY_ID=" + user, "AWS_SECRET_ACCESS_KEY=" + password}
+	for _, variable := range env {
+		key, value, _ := strings.Cut(variable, "=")
+		t.Setenv(key, value)
+	}
+	return Server{"s3://registry?region=us-east-1&endpoint=http://" + address, env}
+}
+
+// waitReady waits for an answer; that one without credentials is refused shows that requests are served.
+func waitReady(t *testing.T, name, address string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		response, err := http.Get("http://" + address + "/registry")
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusForbidden {
+				return
+			}
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	t.Fatalf("%s does not answer after 30 s", name)
+}
+
+// install returns the program's path, building it first if need be.
+func install(t *testing.T, p program, name string) string {
+	t.Helper()
+	dir := filepath.Join(root(t), ".cache", "s3", name+"@"+p.version)
+	binary := filepath.Join(dir, name)
+	if _, err := os.Stat(binary); err == nil {
+		return binary
+	}
+	build := exec.Command("go", "install", fmt.Sprintf("%s%s@%s", p.module, p.path, p.version))
+	build.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
+	build.Dir = t.TempDir()
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("install %s %s: %v\n%s", p.module, p.version, err, out)
+	}
+	return binary
+}
+
+// root is the directory of davit's sources.
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "layers.txt")); err == nil {
+			return dir
+		}
+	}
+	t.Fatal("not inside davit's sources")
+	return ""
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
