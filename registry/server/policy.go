@@ -17,6 +17,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"davit/oci/errdefs"
+	"davit/registry/storage"
 )
 
 // Rules are who may do what, the content of the file that --config names. The first rule that speaks of
@@ -310,7 +313,7 @@ func (s *Server) token(r request) error {
 // tokenKey returns the key of tokens, which all processes over one store share; the first makes it.
 func tokenKey(ctx context.Context, records interface {
 	GetRecord(context.Context, string) ([]byte, error)
-	PutRecord(context.Context, string, []byte) error
+	SwapRecord(context.Context, string, storage.Version, []byte) (storage.Version, error)
 },
 ) ([]byte, error) {
 	key, err := records.GetRecord(ctx, "secret/token-key")
@@ -320,7 +323,8 @@ func tokenKey(ctx context.Context, records interface {
 	if ignoreMissing(err) != nil {
 		return nil, fmt.Errorf("read the key of tokens: %w", err)
 	}
-	if err := records.PutRecord(ctx, "secret/token-key", newKey()); err != nil {
+	_, err = records.SwapRecord(ctx, "secret/token-key", storage.Absent, newKey())
+	if err != nil && !errors.Is(err, errdefs.ErrConflict) {
 		return nil, fmt.Errorf("keep the key of tokens: %w", err)
 	}
 	return records.GetRecord(ctx, "secret/token-key")
