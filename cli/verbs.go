@@ -61,6 +61,7 @@ var verbs = append(slices.Clone(containerVerbs), []verb{
 	{"load", "image", (*app).loadCommand},
 	{"import", "image", (*app).importCommand},
 	{"tag", "image", (*app).tagCommand},
+	{"rollback", "image", (*app).rollbackCommand},
 	{"rmi", "image", (*app).rmiCommand},
 	{"history", "image", (*app).historyCommand},
 	{"images", "image", (*app).imagesCommand},

@@ -121,5 +121,5 @@ func (b buildImages) Tag(ctx context.Context, id oci.Digest, name string) error 
 	if img, err := b.Images.Resolve(ctx, target.String(), nil); err == nil && img.ID == id {
 		return nil
 	}
-	return b.Images.Tag(ctx, string(id), target)
+	return b.Images.Tag(ctx, string(id), target, image.ByBuild)
 }

@@ -52,7 +52,7 @@ func (x *Archives) Commit(ctx context.Context, name string, o CommitOptions) (st
 		return "", err
 	}
 	config.RootFS.DiffIDs = append(append([]oci.DiffID{}, r.Image.Layers...), diffID)
-	img, err := x.Images.Put(ctx, image.PutOptions{Config: config, Parent: r.Image.ID, Names: names})
+	img, err := x.Images.Put(ctx, image.PutOptions{Config: config, Parent: r.Image.ID, Names: names, By: image.ByCommit})
 	if err != nil {
 		return "", err
 	}

@@ -56,6 +56,7 @@ func (c *Containers) Create(ctx context.Context, q CreateRequest) (_ wire.Create
 	if err != nil {
 		return wire.CreateResponse{}, err
 	}
+	q.Config = namedForGood(q.Config, img)
 	if r.Name, err = c.takeName(q.Name, r.ID); err != nil {
 		return wire.CreateResponse{}, err
 	}
@@ -83,6 +84,17 @@ func (c *Containers) resolveImage(ctx context.Context, q CreateRequest) (image.I
 		return image.Image{}, err
 	}
 	return img, c.Options.Images.Ensure(ctx, img)
+}
+
+// namedForGood returns the configuration with a name of the image that does not come to mean another one
+// as its tag moves on.
+func namedForGood(config *wire.Config, img image.Image) *wire.Config {
+	if _, _, past := image.CutMove(config.Image); !past {
+		return config
+	}
+	c := *config
+	c.Image = string(img.ID)
+	return &c
 }
 
 // noSuchImage is what clients wait for to pull an image.

@@ -203,7 +203,7 @@ func (i *Images) Tag(ctx context.Context, source, repo, tag string) error {
 	if err != nil {
 		return err
 	}
-	if err := i.Options.Images.Tag(ctx, source, target); err != nil {
+	if err := i.Options.Images.Tag(ctx, source, target, image.ByTag); err != nil {
 		return err
 	}
 	i.tellImage(events.ActionTag, string(img.ID), target.Familiar())

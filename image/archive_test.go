@@ -93,8 +93,8 @@ func check(t *testing.T, path string, want image.Image, name string) *world {
 func TestSaveLoad(t *testing.T) {
 	w := newWorld(t)
 	img := twoLayers(w, "app:1")
-	must(t, w.Tag(t.Context(), "app:1", parse(t, "app:2")))
-	must(t, w.Tag(t.Context(), "app:1", parse(t, "quay.io/other/app:x")))
+	must(t, w.Tag(t.Context(), "app:1", parse(t, "app:2"), image.ByTag))
+	must(t, w.Tag(t.Context(), "app:1", parse(t, "quay.io/other/app:x"), image.ByTag))
 
 	got := check(t, w.save("app:1"), img, "app:1")
 	if list, err := got.List(t.Context(), image.ListOptions{}); err != nil || !slices.Equal(list[0].RepoTags, []string{"app:1"}) {
@@ -132,7 +132,7 @@ func TestSavePulled(t *testing.T) {
 	_, err := b.pull(host+"/app:1", &recorder{})
 	must(t, err)
 	c := check(t, b.save(host+"/app:1"), img, host+"/app:1")
-	must(t, c.Tag(t.Context(), img.ID.Hex(), parse(t, host+"/again:1")))
+	must(t, c.Tag(t.Context(), img.ID.Hex(), parse(t, host+"/again:1"), image.ByTag))
 	if p := c.push(host+"/again:1", &recorder{}); p.Digest != pushed.Digest {
 		t.Errorf("pushed as %s, not %s", p.Digest, pushed.Digest)
 	}

@@ -66,7 +66,7 @@ func TestPushPull(t *testing.T) {
 	if p := a.push(name, &again); p != pushed || again.count("Layer already exists") != 3 {
 		t.Errorf("second push: %+v, %q", p, again.lines)
 	}
-	must(t, a.Tag(t.Context(), name, parse(t, host+"/copy")))
+	must(t, a.Tag(t.Context(), name, parse(t, host+"/copy"), image.ByTag))
 	var mounted recorder
 	if p := a.push(host+"/copy", &mounted); p.Digest != pushed.Digest || mounted.count("Mounted from team/app") != 3 {
 		t.Errorf("push to another repository: %+v, %q", p, mounted.lines)
@@ -96,7 +96,7 @@ func TestPushPull(t *testing.T) {
 
 	// What was pulled goes elsewhere under the same digest.
 	elsewhere := registrytest.Start(t, registrytest.Options{})
-	must(t, b.Tag(t.Context(), name, parse(t, elsewhere+"/x:2")))
+	must(t, b.Tag(t.Context(), name, parse(t, elsewhere+"/x:2"), image.ByTag))
 	if p := b.push(elsewhere+"/x:2", &recorder{}); p.Digest != pushed.Digest {
 		t.Errorf("pushed elsewhere as %s, not %s", p.Digest, pushed.Digest)
 	}

@@ -7,6 +7,7 @@
 //
 //	images/<ID>           record: manifest, layers, parent, times
 //	names/<reference>     record: image ID, the descriptor that the registry gave for the name
+//	taglog/<reference>    record: where a tag has led to over time
 //	distribution/<DiffID> record: compressed forms of a layer, and the repositories that have them
 //
 // The package never sees a registry: Pull reads from a Source and Push writes to a Sink, small
@@ -160,6 +161,7 @@ type PutOptions struct {
 	Config oci.Image // RootFS.DiffIDs names the layers
 	Parent oci.Digest
 	Names  []ref.Ref
+	By     Cause // what makes it, for the names' logs
 }
 
 // LoadOptions says how to load an archive.

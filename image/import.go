@@ -40,7 +40,7 @@ func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (img I
 		message = "Imported from -"
 	}
 	now := created(s.o.Now())
-	return s.Put(ctx, PutOptions{Names: o.Names, Config: oci.Image{
+	return s.Put(ctx, PutOptions{Names: o.Names, By: ByImport, Config: oci.Image{
 		Created: now, Architecture: platform.Architecture, Variant: platform.Variant, OS: platform.OS, Config: config, Comment: message,
 		RootFS:  oci.RootFS{DiffIDs: []oci.DiffID{diffID}},
 		History: []oci.History{{Created: now, Comment: message}},

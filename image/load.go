@@ -108,7 +108,7 @@ func (l *loader) manifest(ctx context.Context, target oci.Descriptor, repoTags m
 	}
 	id := from.manifest.Config.Digest
 	rec := imageRecord{Manifest: from.desc, Layers: from.config.RootFS.DiffIDs, Complete: complete}
-	return l.store.record(ctx, id, rec, plain, namesOf(target, repoTags[id]))
+	return l.store.record(ctx, id, rec, plain, namesOf(target, repoTags[id]), ByLoad)
 }
 
 // loading translates a pull's words into a load's.
@@ -222,7 +222,7 @@ func (l *loader) dockerImage(ctx context.Context, entry archiveManifest, as []re
 	if err := group.Wait(); err != nil {
 		return Image{}, err
 	}
-	return l.store.putConfig(ctx, config, oci.MediaTypeConfig, "", as)
+	return l.store.putConfig(ctx, config, oci.MediaTypeConfig, "", as, ByLoad)
 }
 
 func (l *loader) dockerLayer(ctx context.Context, name string, chain []oci.DiffID) error {

@@ -13,7 +13,7 @@ import (
 )
 
 // Tag gives the image that source resolves to another name, taking it from the image that had it.
-func (s *Store) Tag(ctx context.Context, source string, target ref.Ref) error {
+func (s *Store) Tag(ctx context.Context, source string, target ref.Ref, by Cause) error {
 	if target.Digest != "" {
 		return errdefs.Invalid("refusing to create a tag with a digest reference")
 	}
@@ -22,7 +22,7 @@ func (s *Store) Tag(ctx context.Context, source string, target ref.Ref) error {
 		if err != nil {
 			return err
 		}
-		return s.setName(tx, target, nameRecord{ID: id, Target: rec.Manifest})
+		return s.setName(tx, target, nameRecord{ID: id, Target: rec.Manifest}, by)
 	})
 	if err != nil {
 		return err
@@ -31,8 +31,11 @@ func (s *Store) Tag(ctx context.Context, source string, target ref.Ref) error {
 }
 
 // setName points a name to an image that has a record.
-func (s *Store) setName(tx *metadata.Tx, r ref.Ref, to nameRecord) error {
+func (s *Store) setName(tx *metadata.Tx, r ref.Ref, to nameRecord, by Cause) error {
 	key := nameKey(r)
+	if err := s.logMove(tx, key, to, by); err != nil {
+		return err
+	}
 	if err := s.dropName(tx, key); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func (s *Store) Pull(ctx context.Context, r ref.Ref, o PullOptions) (Pulled, err
 		return Pulled{}, err
 	}
 	before, known := s.named(r)
-	img, err := s.record(ctx, got.id, imageRecord{Manifest: got.manifest, Layers: got.config.RootFS.DiffIDs, Complete: got.complete}, target, pulledNames(r, target))
+	img, err := s.record(ctx, got.id, imageRecord{Manifest: got.manifest, Layers: got.config.RootFS.DiffIDs, Complete: got.complete}, target, pulledNames(r, target), ByPull)
 	if err != nil {
 		return Pulled{}, err
 	}

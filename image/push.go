@@ -41,7 +41,7 @@ func (s *Store) Push(ctx context.Context, r ref.Ref, o PushOptions) (Pushed, err
 	}
 	pushed := Pushed{Tag: r.Tag, Digest: desc.Digest, Size: desc.Size}
 	p.report.status("", fmt.Sprintf("%s: digest: %s size: %d", pushed.Tag, pushed.Digest, pushed.Size))
-	_, err = s.record(ctx, img.ID, imageRecord{Manifest: img.Manifest, Layers: img.Layers}, desc, []ref.Ref{r.WithDigest(desc.Digest)})
+	_, err = s.record(ctx, img.ID, imageRecord{Manifest: img.Manifest, Layers: img.Layers}, desc, []ref.Ref{r.WithDigest(desc.Digest)}, ByTag)
 	return pushed, err
 }
 

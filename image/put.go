@@ -24,7 +24,7 @@ func (s *Store) Put(ctx context.Context, o PutOptions) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("encode image configuration: %w", err)
 	}
-	return s.putConfig(ctx, config, oci.MediaTypeConfig, o.Parent, o.Names)
+	return s.putConfig(ctx, config, oci.MediaTypeConfig, o.Parent, o.Names, o.By)
 }
 
 // withRootFS gives an image without layers the form that the specification asks for.
@@ -37,7 +37,7 @@ func withRootFS(config oci.Image) oci.Image {
 }
 
 // putConfig is Put for a configuration whose bytes are fixed, as a loaded one's. The caller holds leases.
-func (s *Store) putConfig(ctx context.Context, config []byte, mediaType string, parent oci.Digest, as []ref.Ref) (Image, error) {
+func (s *Store) putConfig(ctx context.Context, config []byte, mediaType string, parent oci.Digest, as []ref.Ref, by Cause) (Image, error) {
 	var decoded oci.Image
 	if err := json.Unmarshal(config, &decoded); err != nil {
 		return Image{}, fmt.Errorf("read image configuration: %w", err)
@@ -59,7 +59,7 @@ func (s *Store) putConfig(ctx context.Context, config []byte, mediaType string, 
 	if err != nil {
 		return Image{}, err
 	}
-	return s.record(ctx, desc.Digest, imageRecord{Manifest: manifest, Layers: layers, Parent: parent}, manifest, as)
+	return s.record(ctx, desc.Digest, imageRecord{Manifest: manifest, Layers: layers, Parent: parent}, manifest, as, by)
 }
 
 // plainManifest stores the manifest of an image with its layers as tars.
@@ -99,7 +99,7 @@ func (s *Store) tarSizes(layers []oci.DiffID) map[oci.DiffID]int64 {
 }
 
 // record writes an image's record, keeping what an earlier one knew, and its names, in one transaction.
-func (s *Store) record(ctx context.Context, id oci.Digest, rec imageRecord, target oci.Descriptor, as []ref.Ref) (Image, error) {
+func (s *Store) record(ctx context.Context, id oci.Digest, rec imageRecord, target oci.Descriptor, as []ref.Ref, by Cause) (Image, error) {
 	err := s.o.DB.Update(func(tx *metadata.Tx) error {
 		old, err := images().Get(tx, string(id))
 		switch {
@@ -114,7 +114,7 @@ func (s *Store) record(ctx context.Context, id oci.Digest, rec imageRecord, targ
 			return fmt.Errorf("record image %s: %w", id.Short(), err)
 		}
 		for _, r := range as {
-			if err := s.setName(tx, r, nameRecord{ID: id, Target: target}); err != nil {
+			if err := s.setName(tx, r, nameRecord{ID: id, Target: target}, by); err != nil {
 				return err
 			}
 		}

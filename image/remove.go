@@ -184,6 +184,9 @@ func (r *removal) layers(id oci.Digest, layers []oci.DiffID) error {
 }
 
 func (r *removal) untag(key string) error {
+	if err := r.store.logMove(r.tx, key, nameRecord{}, ByDeletion); err != nil {
+		return err
+	}
 	if err := r.store.dropName(r.tx, key); err != nil {
 		return err
 	}

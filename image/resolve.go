@@ -12,7 +12,8 @@ import (
 	"davit/store/metadata"
 )
 
-// Resolve finds an image by a name, a digest reference, an ID or a unique prefix of one, in this order.
+// Resolve finds an image by a past name ("app@{1}"), a name, a digest reference, an ID or a unique prefix
+// of one, in this order.
 // With a platform, an image of another one is errdefs.ErrNotFound, so that the caller pulls.
 func (s *Store) Resolve(ctx context.Context, name string, platform *oci.Platform) (Image, error) {
 	var id oci.Digest
@@ -55,6 +56,10 @@ func lookup(tx *metadata.Tx, name string) (oci.Digest, imageRecord, error) {
 }
 
 func lookupID(tx *metadata.Tx, name string) (oci.Digest, error) {
+	if tag, n, ok := CutMove(name); ok {
+		past, err := pastMove(tx, tag, n)
+		return past.ID, err
+	}
 	if full, ok := fullID(name); ok {
 		return full, nil
 	}

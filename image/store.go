@@ -216,6 +216,13 @@ func (s *Store) Roots(ctx context.Context) (gc.Roots, error) {
 			// An index as a plain blob: most of its manifests are not here.
 			roots.Blobs = append(roots.Blobs, oci.Descriptor{Digest: rec.Target.Digest, Size: rec.Target.Size})
 		}
+		for _, log := range tagLogs().All(tx) {
+			for _, m := range log.Moves {
+				if _, err := images().Get(tx, string(m.ID)); err == nil {
+					roots.Blobs = append(roots.Blobs, oci.Descriptor{Digest: m.Target.Digest, Size: m.Target.Size})
+				}
+			}
+		}
 		for _, rec := range pulls().All(tx) {
 			if s.o.Now().Sub(rec.Since) < keepBroken {
 				roots.Blobs = append(roots.Blobs, rec.Manifest)

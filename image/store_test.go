@@ -209,7 +209,7 @@ func TestTagAndRemove(t *testing.T) {
 	t.Run("name by name", func(t *testing.T) {
 		w := newWorld(t)
 		img := w.named("x:1", files)
-		must(t, w.Tag(ctx, "x:1", parse(t, "y:2")))
+		must(t, w.Tag(ctx, "x:1", parse(t, "y:2"), image.ByTag))
 		got, err := w.Remove(ctx, "x:1", image.RemoveOptions{})
 		if want := []string{"Untagged: x:1"}; err != nil || !slices.Equal(texts(got), want) {
 			t.Errorf("first name: %q, %v", texts(got), err)
@@ -237,7 +237,7 @@ func TestTagAndRemove(t *testing.T) {
 	t.Run("by ID", func(t *testing.T) {
 		w := newWorld(t)
 		img := w.named("x:1", files)
-		must(t, w.Tag(ctx, "x:1", parse(t, "x:2")))
+		must(t, w.Tag(ctx, "x:1", parse(t, "x:2"), image.ByTag))
 		_, err := w.Remove(ctx, img.ID.Short(), image.RemoveOptions{})
 		want := "conflict: unable to delete " + img.ID.Short() + " (must be forced) - image is referenced in multiple repositories"
 		if !errors.Is(err, errdefs.ErrConflict) || err.Error() != want {

@@ -163,6 +163,8 @@ func (s *Server) table() routes {
 		{post, "/plugins/{name...}", noPlugin},
 		{del, "/plugins/{name...}", noPlugin},
 		{post, "/davit/containers/{id}/logs/clear", s.clearLogs},
+		{get, "/davit/images/{name...}/history", s.tagLog},
+		{post, "/davit/images/{name...}/rollback", s.rollbackTag},
 		{http.MethodOptions, "/{any...}", func(http.ResponseWriter, *request) error { return nil }},
 	} {
 		t.add(r.method, r.pattern, r.handle)
