@@ -13,6 +13,7 @@ package errdefs
 import (
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 // The classes. An error in none of them is internal: davit's or the system's own failure.
@@ -78,4 +79,9 @@ func NotModified(format string, args ...any) error { return New(ErrNotModified, 
 // NotImplemented returns an ErrNotImplemented error with the given message.
 func NotImplemented(format string, args ...any) error {
 	return New(ErrNotImplemented, format, args...)
+}
+
+// NoSpace says whether err comes of a full disk, or of a quota that is used up.
+func NoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -10,7 +10,8 @@
 //	var names = metadata.NewTable[imageName]("image-names")
 //
 // and used inside db.Update or db.View. An Update is one transaction: durable when it returns, or
-// without any effect. Nothing that a docker run --rm waits for writes here.
+// without any effect. The file has its place on the disk in advance (reserve), so that records can be
+// changed and removed while the disk is full; adding one then fails with errdefs.ErrExhausted. Nothing that a docker run --rm waits for writes here.
 //
 // A change to the form of a table's records comes with a new version and an entry in migrations.
 package metadata
@@ -33,10 +34,16 @@ import (
 const lockPatience = time.Second
 
 // DB is an open database. Its methods are safe for concurrent use.
-type DB struct{ bolt *bbolt.DB }
+type DB struct {
+	bolt    *bbolt.DB
+	reserve reserve
+}
 
 // Tx is a transaction, valid until the function that got it returns.
-type Tx struct{ bolt *bbolt.Tx }
+type Tx struct {
+	bolt *bbolt.Tx
+	full error // why no record can be added; nil: they can
+}
 
 // Open opens or creates the database at path and brings its schema up to date. When another process
 // has it open, Open waits a second and then fails with an errdefs.ErrUnavailable that names the file and
@@ -53,10 +60,11 @@ func Open(path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	db := &DB{bolt}
+	db := &DB{bolt: bolt, reserve: reserve{path: path}}
 	if err := db.migrate(migrations); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), bolt.Close())
 	}
+	db.reserve.open()
 	return db, nil
 }
 
@@ -73,18 +81,27 @@ func lockedError(path string) error {
 }
 
 // Close closes the file, after transactions under way have ended.
-func (db *DB) Close() error { return db.bolt.Close() }
+func (db *DB) Close() error { return errors.Join(db.bolt.Close(), db.reserve.close()) }
 
 // Update runs fn in a read-write transaction; they run one after another. The transaction is committed
 // when fn returns nil and has no effect otherwise.
 func (db *DB) Update(fn func(*Tx) error) error {
-	return db.bolt.Update(func(tx *bbolt.Tx) error { return fn(&Tx{tx}) })
+	err := db.bolt.Update(func(tx *bbolt.Tx) error {
+		return fn(&Tx{tx, db.reserve.extend(tx.Size())})
+	})
+	switch {
+	case err == nil: // for the next one, which may find the disk full
+		_ = db.bolt.View(func(tx *bbolt.Tx) error { return db.reserve.extend(tx.Size()) })
+	case errdefs.NoSpace(err):
+		return errdefs.As(errdefs.ErrExhausted, err)
+	}
+	return err
 }
 
 // View runs fn in a read-only transaction, which sees one state of the database throughout. A View must
 // not wait for an Update.
 func (db *DB) View(fn func(*Tx) error) error {
-	return db.bolt.View(func(tx *bbolt.Tx) error { return fn(&Tx{tx}) })
+	return db.bolt.View(func(tx *bbolt.Tx) error { return fn(&Tx{bolt: tx}) })
 }
 
 // Table is a typed view of one bucket: keys are non-empty strings, values are kept as JSON.
@@ -110,13 +127,16 @@ func (t Table[T]) Get(tx *Tx, key string) (T, error) {
 	return value, nil
 }
 
-// Put stores value under key, replacing what is there.
+// Put stores value under key, replacing what is there. A new key fails while the disk is full.
 func (t Table[T]) Put(tx *Tx, key string, value T) error {
 	b, err := json.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("write record %q in %s: %w", key, t.name, err)
 	}
 	bucket, err := tx.bolt.CreateBucketIfNotExists([]byte(t.name))
+	if err == nil && tx.full != nil && bucket.Get([]byte(key)) == nil {
+		err = tx.full
+	}
 	if err == nil {
 		err = bucket.Put([]byte(key), b)
 	}
