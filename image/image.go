@@ -199,7 +199,7 @@ type Pruned struct {
 	Reclaimed int64 // bytes
 }
 
-// Usage is an image's share of the disk, in bytes.
+// Usage is an image's share of the disk, in bytes as du counts them.
 type Usage struct {
 	Image  Image
 	Shared int64 // in layers that other images use as well

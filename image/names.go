@@ -78,7 +78,8 @@ func (s *Store) dropName(tx *metadata.Tx, key string) error {
 }
 
 // writeIndex lists, in the content store's index.json, the images whose blobs are all there, for
-// programs that read the layout.
+// programs that read the layout. On a full disk the list stays as it was until the next time: no image is
+// lost by that, and an old list must not keep anybody from removing images.
 func (s *Store) writeIndex(ctx context.Context) error {
 	var manifests []oci.Descriptor
 	err := s.o.DB.View(func(tx *metadata.Tx) error {
@@ -97,7 +98,12 @@ func (s *Store) writeIndex(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list names for the layout's index: %w", err)
 	}
-	if err := s.o.Content.SetIndex(ctx, manifests); err != nil {
+	err = s.o.Content.SetIndex(ctx, manifests)
+	if errdefs.NoSpace(err) {
+		s.o.Log.Warn("the layout's index is out of date", "error", err)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("write the layout's index: %w", err)
 	}
 	return nil

@@ -32,17 +32,17 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 	if err := s.forgetPulls(); err != nil {
 		return pruned, err
 	}
-	if err := s.writeIndex(ctx); err != nil {
+	partial, err := s.o.Content.SweepIngests(ctx, 0)
+	if err != nil {
 		return pruned, err
 	}
-	if s.o.Collect == nil {
-		return pruned, nil
+	if s.o.Collect != nil {
+		if pruned.Reclaimed, err = s.o.Collect(ctx); err != nil {
+			return pruned, fmt.Errorf("delete unused content: %w", err)
+		}
 	}
-	pruned.Reclaimed, err = s.o.Collect(ctx)
-	if err != nil {
-		return pruned, fmt.Errorf("delete unused content: %w", err)
-	}
-	return pruned, nil
+	pruned.Reclaimed += partial
+	return pruned, s.writeIndex(ctx)
 }
 
 // pruneImage removes an image name by name, or by its ID when it has none. A conflict means that
@@ -79,12 +79,11 @@ func (s *Store) forgetPulls() error {
 	})
 }
 
-// DiskUsage returns every image's share of the layers, and the bytes of all unpacked layers and blobs
-// together, each counted once.
-func (s *Store) DiskUsage(ctx context.Context) ([]Usage, int64, error) {
+// DiskUsage returns every image's share of the layers on the disk.
+func (s *Store) DiskUsage(ctx context.Context) ([]Usage, error) {
 	list, err := s.List(ctx, ListOptions{})
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	images := map[oci.DiffID]int{} // how many images have the layer
 	for _, img := range list {
@@ -96,7 +95,13 @@ func (s *Store) DiskUsage(ctx context.Context) ([]Usage, int64, error) {
 	for i, img := range list {
 		usage[i].Image = img
 		for id, n := range layerSet(img.Layers) {
-			size := s.layerSize(img.Layers[:n])
+			size, err := s.o.Layers.Disk(ctx, img.Layers[:n]...)
+			if errors.Is(err, errdefs.ErrNotFound) {
+				continue // it comes back from its blob when it is needed
+			}
+			if err != nil {
+				return nil, fmt.Errorf("measure image %s: %w", img.ID.Short(), err)
+			}
 			if images[id] > 1 {
 				usage[i].Shared += size
 			} else {
@@ -104,8 +109,7 @@ func (s *Store) DiskUsage(ctx context.Context) ([]Usage, int64, error) {
 			}
 		}
 	}
-	total, err := s.total(ctx)
-	return usage, total, err
+	return usage, nil
 }
 
 // layerSet maps each layer to its place, counted from 1.
@@ -115,18 +119,4 @@ func layerSet(layers []oci.DiffID) map[oci.DiffID]int {
 		set[id] = i + 1
 	}
 	return set
-}
-
-func (s *Store) total(ctx context.Context) (int64, error) {
-	var sum int64
-	for _, entry := range s.o.Layers.List() {
-		sum += entry.Size
-	}
-	for blob, err := range s.o.Content.Walk(ctx) {
-		if err != nil {
-			return 0, fmt.Errorf("measure blobs: %w", err)
-		}
-		sum += blob.Size
-	}
-	return sum, nil
 }

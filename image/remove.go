@@ -21,15 +21,12 @@ func (s *Store) Remove(ctx context.Context, name string, o RemoveOptions) ([]Del
 	if err != nil || len(deleted) == 0 {
 		return deleted, err
 	}
-	if err := s.writeIndex(ctx); err != nil {
-		return deleted, err
-	}
 	if s.o.Collect != nil && slices.ContainsFunc(deleted, func(d Deleted) bool { return d.Deleted != "" }) {
 		if _, err := s.o.Collect(ctx); err != nil {
 			return deleted, fmt.Errorf("delete unused content: %w", err)
 		}
 	}
-	return deleted, nil
+	return deleted, s.writeIndex(ctx)
 }
 
 func (s *Store) remove(ctx context.Context, name string, o RemoveOptions) ([]Deleted, error) {

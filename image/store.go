@@ -110,7 +110,8 @@ func New(o Options) (*Store, error) {
 	if o.Uploads == 0 {
 		o.Uploads = 5
 	}
-	return &Store{o: o, configs: map[oci.Digest]oci.Image{}}, nil
+	s := &Store{o: o, configs: map[oci.Digest]oci.Image{}}
+	return s, s.writeIndex(context.Background())
 }
 
 // maxConfig bounds manifests and configurations, in bytes.

@@ -17,14 +17,21 @@ type Usage struct {
 	Inodes int64
 }
 
-// Of measures the tree at dir, the directory itself included. What vanishes meanwhile is left out.
-func Of(ctx context.Context, dir string) (Usage, error) {
-	w := &walk{ctx: ctx, seen: map[inode]bool{}}
+// Of measures the tree at dir, the directory itself included; a file is measured too. What vanishes
+// meanwhile is left out.
+func Of(ctx context.Context, dir string) (Usage, error) { return Without(ctx, dir, nil) }
+
+// Without is Of that leaves out the trees whose paths skip has: clean, and beginning with dir.
+func Without(ctx context.Context, dir string, skip map[string]bool) (Usage, error) {
+	w := &walk{ctx: ctx, seen: map[inode]bool{}, skip: skip}
 	var st syscall.Stat_t
 	if err := syscall.Lstat(dir, &st); err != nil {
 		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
 	}
 	w.count(st)
+	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		return w.usage, nil
+	}
 	fd, err := sys.Openat(-1, dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
@@ -41,6 +48,7 @@ type walk struct {
 	ctx   context.Context
 	usage Usage
 	seen  map[inode]bool // files with several names
+	skip  map[string]bool
 }
 
 func (w *walk) count(st syscall.Stat_t) {
@@ -55,9 +63,9 @@ func (w *walk) count(st syscall.Stat_t) {
 	w.usage.Inodes++
 }
 
-// directory counts what is in fd and closes it.
-func (w *walk) directory(fd int, name string) error {
-	d := os.NewFile(uintptr(fd), name)
+// directory counts what is in fd and closes it. path is kept only while there is something to skip.
+func (w *walk) directory(fd int, path string) error {
+	d := os.NewFile(uintptr(fd), path)
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
 	if err != nil {
@@ -67,14 +75,20 @@ func (w *walk) directory(fd int, name string) error {
 		return err
 	}
 	for _, name := range names {
-		if err := w.entry(fd, name); err != nil && !errors.Is(err, syscall.ENOENT) {
+		if err := w.entry(fd, path, name); err != nil && !errors.Is(err, syscall.ENOENT) {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walk) entry(dirfd int, name string) error {
+func (w *walk) entry(dirfd int, above, name string) error {
+	path := name
+	if w.skip != nil {
+		if path = above + "/" + name; w.skip[path] {
+			return nil
+		}
+	}
 	st, err := sys.Fstatat(dirfd, name)
 	if err != nil {
 		return err
@@ -87,5 +101,5 @@ func (w *walk) entry(dirfd int, name string) error {
 	if err != nil {
 		return err
 	}
-	return w.directory(fd, name)
+	return w.directory(fd, path)
 }

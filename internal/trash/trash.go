@@ -4,6 +4,7 @@ package trash
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -22,8 +24,11 @@ type Bin struct {
 	quit chan struct{}
 	done chan struct{}
 
-	mu   sync.Mutex
-	next int // part of the next name in the bin
+	mu      sync.Mutex
+	next    int           // part of the next name in the bin
+	put     int           // trees that came into the bin so far
+	deleted int           // how many of them had been put when all that was there was deleted
+	changed chan struct{} // closed, and made anew, when deleted grows
 }
 
 // Open makes the bin at dir, which lies on the file system of the trees to come, and starts emptying
@@ -32,26 +37,56 @@ func Open(dir string, log *slog.Logger) (*Bin, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open trash: %w", err)
 	}
-	b := &Bin{dir: dir, log: log, wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
+	b := &Bin{dir: dir, log: log, wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{})}
 	b.wake <- struct{}{}
 	go b.run()
 	return b, nil
 }
 
-// Put moves path, a file or directory tree, into the bin. Afterwards path is free for something else.
+// Put moves path, a file or directory tree, into the bin. Afterwards path is free for something else. When
+// the bin cannot grow because the disk is full, Put deletes path itself.
 func (b *Bin) Put(path string) error {
 	b.mu.Lock()
 	b.next++
 	name := strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(b.next)
 	b.mu.Unlock()
-	if err := os.Rename(path, filepath.Join(b.dir, name)); err != nil {
+	err := os.Rename(path, filepath.Join(b.dir, name))
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return os.RemoveAll(path)
+	}
+	if err != nil {
 		return err
 	}
+	b.mu.Lock()
+	b.put++ // only now: who reads it lists the directory next
+	b.mu.Unlock()
 	select {
 	case b.wake <- struct{}{}:
 	default: // it will look anyway
 	}
 	return nil
+}
+
+// Wait returns once what was put before is deleted, so far as it can be: its place on the disk is free.
+func (b *Bin) Wait(ctx context.Context) error {
+	b.mu.Lock()
+	target := b.put
+	b.mu.Unlock()
+	for {
+		b.mu.Lock()
+		deleted, changed := b.deleted, b.changed
+		b.mu.Unlock()
+		if deleted >= target {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-b.done:
+			return errors.New("empty trash: it is closed")
+		case <-ctx.Done():
+			return fmt.Errorf("empty trash: %w", ctx.Err())
+		}
+	}
 }
 
 // Close stops emptying the bin. It waits for the tree that is being deleted, at most until ctx ends.
@@ -79,6 +114,9 @@ func (b *Bin) run() {
 
 // empty deletes what is in the bin now. What cannot be deleted stays for the next Open.
 func (b *Bin) empty() {
+	b.mu.Lock()
+	put := b.put
+	b.mu.Unlock()
 	entries, err := os.ReadDir(b.dir)
 	if err != nil {
 		b.log.Warn("cannot read trash", "dir", b.dir, "error", err)
@@ -91,6 +129,11 @@ func (b *Bin) empty() {
 		}
 		b.remove(filepath.Join(b.dir, entry.Name()))
 	}
+	b.mu.Lock()
+	b.deleted = put
+	close(b.changed)
+	b.changed = make(chan struct{})
+	b.mu.Unlock()
 }
 
 func (b *Bin) remove(path string) {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 func TestBin(t *testing.T) {
@@ -31,19 +30,17 @@ func TestBin(t *testing.T) {
 			t.Fatalf("the tree is still there: %v", err)
 		}
 	}
-	deadline := time.After(10 * time.Second)
-	for tick := time.NewTicker(time.Millisecond); ; {
-		if names, err := os.ReadDir(dir); err == nil && len(names) == 0 {
-			break
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("the bin was not emptied")
-		}
+	if err := b.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 0 {
+		t.Fatalf("the bin was not emptied: %v, %v", names, err)
 	}
 	if err := b.Close(t.Context()); err != nil {
 		t.Error(err)
+	}
+	if err := b.Wait(t.Context()); err != nil {
+		t.Errorf("nothing to wait for: %v", err)
 	}
 	if err := b.Put(filepath.Join(root, "missing")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("put of nothing: %v", err)

@@ -20,13 +20,8 @@ func (t *Turns[K]) Take(ctx context.Context, key K) (over func(), err error) {
 		t.mu.Lock()
 		other, taken := t.busy[key]
 		if !taken {
-			mine := make(chan struct{})
-			if t.busy == nil {
-				t.busy = map[K]chan struct{}{}
-			}
-			t.busy[key] = mine
-			t.mu.Unlock()
-			return func() { t.over(key, mine) }, nil
+			defer t.mu.Unlock()
+			return t.begin(key), nil
 		}
 		t.mu.Unlock()
 		select {
@@ -35,6 +30,26 @@ func (t *Turns[K]) Take(ctx context.Context, key K) (over func(), err error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// Try is Take that does not wait: ok is false while another has the turn.
+func (t *Turns[K]) Try(key K) (over func(), ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, taken := t.busy[key]; taken {
+		return nil, false
+	}
+	return t.begin(key), true
+}
+
+// begin gives the turn to the caller, who has the lock.
+func (t *Turns[K]) begin(key K) (over func()) {
+	mine := make(chan struct{})
+	if t.busy == nil {
+		t.busy = map[K]chan struct{}{}
+	}
+	t.busy[key] = mine
+	return func() { t.over(key, mine) }
 }
 
 func (t *Turns[K]) over(key K, mine chan struct{}) {

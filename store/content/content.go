@@ -4,7 +4,7 @@
 //	<root>/oci-layout              {"imageLayoutVersion":"1.0.0"}
 //	<root>/index.json              the named manifests, written by SetIndex
 //	<root>/blobs/<alg>/<hex>       complete, verified, never changed
-//	<root>/ingest/<alg>-<hex>      a blob on its way in; kept when it breaks off, continued later
+//	<root>/ingest/<alg>-<hex>      a blob on its way in; kept for a week when it breaks off, continued later
 //	<root>/ingest/new-<random>     a blob whose digest is known only at its end; gone after a restart
 //
 // A blob is in blobs/ or it is not: bytes are hashed as they arrive, and only a file with the promised
@@ -16,7 +16,7 @@
 // first has committed, and is then told ErrExists, or has given up, and then continues from its partial.
 //
 // Blobs are deleted by Delete (a user's decision about one) and by Sweep (the collector's, see package
-// gc). Whoever adds blobs that no name refers to yet takes a lease first (Lease) and releases it once
+// gc); partial ingests by SweepIngests and, those older than a week, by Open. Whoever adds blobs that no name refers to yet takes a lease first (Lease) and releases it once
 // the names are written; Sweep leaves alone what was added or asked for since the oldest lease.
 package content
 
@@ -36,6 +36,7 @@ var ErrExists = errors.New("blob exists")
 type Blob struct {
 	Digest  oci.Digest
 	Size    int64 // bytes
+	Disk    int64 // bytes that it takes on the disk
 	Created time.Time
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"davit/internal/atomicfile"
 	"davit/internal/turn"
@@ -47,6 +48,9 @@ func Open(root string) (*Store, error) {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}
 	if err := s.initLayout(); err != nil {
+		return nil, fmt.Errorf("open content store: %w", err)
+	}
+	if _, err := s.SweepIngests(context.Background(), IngestAge); err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}
 	return s, s.dropUnnamed()
@@ -93,7 +97,15 @@ func (s *Store) Info(ctx context.Context, digest oci.Digest) (Blob, error) {
 	if err != nil {
 		return Blob{}, notFound(digest, err)
 	}
-	return Blob{Digest: digest, Size: info.Size(), Created: info.ModTime()}, nil
+	return blobOf(digest, info), nil
+}
+
+func blobOf(digest oci.Digest, info fs.FileInfo) Blob {
+	b := Blob{Digest: digest, Size: info.Size(), Disk: info.Size(), Created: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		b.Disk = st.Blocks * 512
+	}
+	return b
 }
 
 // notFound turns a missing file into the error that callers decide by.
@@ -216,7 +228,7 @@ func (s *Store) visit(ctx context.Context, file string, yield func(Blob, error) 
 	if err != nil {
 		return yield(Blob{Digest: digest}, err)
 	}
-	return yield(Blob{Digest: digest, Size: info.Size(), Created: info.ModTime()}, nil)
+	return yield(blobOf(digest, info), nil)
 }
 
 // SetIndex replaces index.json: the manifests that the layout names to others, with the annotation
@@ -230,7 +242,11 @@ func (s *Store) SetIndex(ctx context.Context, manifests []oci.Descriptor) error 
 	if err != nil {
 		return fmt.Errorf("write index.json: %w", err)
 	}
-	if err := atomicfile.Write(s.indexPath(), append(b, '\n'), 0o644); err != nil {
+	b = append(b, '\n')
+	if old, err := os.ReadFile(s.indexPath()); err == nil && bytes.Equal(old, b) {
+		return nil
+	}
+	if err := atomicfile.Write(s.indexPath(), b, 0o644); err != nil {
 		return fmt.Errorf("write index.json: %w", err)
 	}
 	return nil

@@ -30,12 +30,12 @@ type Roots struct {
 	Layers [][]oci.DiffID   // stacks, lowest first: each layer of each stays
 }
 
-// Report says what a collection deleted.
+// Report says what a collection deleted. Bytes are those of the disk.
 type Report struct {
 	Blobs      []oci.Digest
-	BlobBytes  int64
-	Layers     []layer.Entry
-	LayerBytes int64 // sum of Entry.Size
+	BlobBytes  int64 // and of partial ingests that nobody continued
+	Layers     []layer.Used
+	LayerBytes int64
 }
 
 // maxManifest bounds a manifest, index or config, in bytes.
@@ -63,13 +63,15 @@ func Collect(ctx context.Context, blobs *content.Store, layers *layer.Store, roo
 	swept, blobErr = blobs.Sweep(ctx, func(d oci.Digest) bool { return m.seen[d] })
 	for _, blob := range swept {
 		report.Blobs = append(report.Blobs, blob.Digest)
-		report.BlobBytes += blob.Size
+		report.BlobBytes += blob.Disk
 	}
+	partial, partialErr := blobs.SweepIngests(ctx, content.IngestAge)
+	report.BlobBytes += partial
 	report.Layers, layerErr = layers.Sweep(ctx, m.stacks)
-	for _, entry := range report.Layers {
-		report.LayerBytes += entry.Size
+	for _, l := range report.Layers {
+		report.LayerBytes += l.Disk
 	}
-	return report, errors.Join(blobErr, layerErr)
+	return report, errors.Join(blobErr, partialErr, layerErr)
 }
 
 // marker follows references between blobs.

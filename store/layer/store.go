@@ -41,6 +41,7 @@ type Store struct {
 
 	mu     sync.Mutex
 	layers map[string]record // by directory below root
+	disk   map[string]int64  // what measure found, by directory
 	grown  chan struct{}     // closed, and made anew, when a layer arrives
 }
 
@@ -93,7 +94,7 @@ func Open(root string, opts Options) (*Store, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{root: root, log: log, layers: map[string]record{}, grown: make(chan struct{})}
+	s := &Store{root: root, log: log, layers: map[string]record{}, disk: map[string]int64{}, grown: make(chan struct{})}
 	if err := s.init(); err != nil {
 		return nil, fmt.Errorf("open layer store: %w", err)
 	}
@@ -282,48 +283,6 @@ func (s *Store) List() []Entry {
 // Lease keeps every layer that is added or asked for from now on until release is called. Whoever
 // makes layers that nothing refers to yet (pull, load, build) holds one.
 func (s *Store) Lease() (release func()) { return s.leases.Hold() }
-
-// Sweep deletes the layers that none of the stacks keep, each lowest first, holds and no lease protects,
-// and returns them.
-func (s *Store) Sweep(ctx context.Context, keep [][]oci.DiffID) ([]Entry, error) {
-	kept := map[string]bool{}
-	for _, stack := range keep {
-		for i, id := range stack {
-			kept[record{Entry: Entry{DiffID: id}}.dir()] = true
-			kept[chainDir(stack[:i+1])] = true
-		}
-	}
-	s.mu.Lock()
-	doomed := map[string]record{}
-	for dir, r := range s.layers {
-		if !kept[dir] {
-			doomed[dir] = r
-		}
-	}
-	s.mu.Unlock()
-	var swept []Entry
-	for dir, r := range doomed {
-		deleted, err := s.leases.Delete(dir, func() error { return s.drop(dir) })
-		if err != nil {
-			return swept, fmt.Errorf("sweep layers: %w", err)
-		}
-		if deleted {
-			swept = append(swept, r.Entry)
-		}
-	}
-	return swept, ctx.Err()
-}
-
-// drop takes a layer out of the index and its files away.
-func (s *Store) drop(dir string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.trash.Put(filepath.Join(s.root, dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	delete(s.layers, dir)
-	return nil
-}
 
 // Tar writes the uncompressed tar archive of the topmost of layers, the very bytes that its DiffID
 // names. It fails with errdefs.ErrDataLoss when the directory no longer yields them.

@@ -327,3 +327,6 @@ func (s *Store) List() []Snapshot {
 	slices.SortFunc(list, func(a, b Snapshot) int { return cmp.Compare(a.Key, b.Key) })
 	return list
 }
+
+// Wait returns once the files of snapshots that were removed are deleted.
+func (s *Store) Wait(ctx context.Context) error { return s.trash.Wait(ctx) }

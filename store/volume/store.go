@@ -285,3 +285,6 @@ func (s *Store) Usage(ctx context.Context, name string) (int64, error) {
 	u, err := diskusage.Of(ctx, v.Path)
 	return u.Bytes, err
 }
+
+// Wait returns once the files of volumes that were removed are deleted.
+func (s *Store) Wait(ctx context.Context) error { return s.trash.Wait(ctx) }
