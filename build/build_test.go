@@ -433,14 +433,14 @@ func TestCacheMountsAreListedAndRemoved(t *testing.T) {
 	h := newHost(t)
 	dockerfile := "FROM base\nRUN --mount=type=cache,target=/c,mode=0700,uid=5 echo 12345 > /c/f\n"
 	h.mustBuild(dockerfile, nil)
-	mounts, err := h.CacheMounts()
+	mounts, err := h.CacheMounts(t.Context())
 	if err != nil || len(mounts) != 1 || mounts[0].Bytes < 6 || mounts[0].ID != "/c" {
 		t.Fatalf("cache mounts %+v, %v", mounts, err)
 	}
 	if err := h.RemoveCacheMount(t.Context(), mounts[0].Name); err != nil {
 		t.Fatal(err)
 	}
-	if mounts, err = h.CacheMounts(); err != nil || len(mounts) != 0 {
+	if mounts, err = h.CacheMounts(t.Context()); err != nil || len(mounts) != 0 {
 		t.Errorf("cache mounts %+v, %v", mounts, err)
 	}
 	if err := h.RemoveCacheMount(t.Context(), "../tmp"); !errors.Is(err, errdefs.ErrNotFound) {

@@ -199,7 +199,9 @@ func (b *Builder) keep(ctx context.Context, last *state, labels map[string]strin
 func (b *Builder) Prune(o cache.PruneOptions) ([]cache.Record, error) { return b.Cache.Prune(o) }
 
 // CacheMounts lists the directories of RUN --mount=type=cache.
-func (b *Builder) CacheMounts() ([]op.CacheMount, error) { return b.worker.CacheMounts() }
+func (b *Builder) CacheMounts(ctx context.Context) ([]op.CacheMount, error) {
+	return b.worker.CacheMounts(ctx)
+}
 
 // RemoveCacheMount removes one; while a step uses it, it fails with errdefs.ErrConflict.
 func (b *Builder) RemoveCacheMount(ctx context.Context, name string) error {

@@ -28,6 +28,23 @@ type usage struct {
 	Containers []container.Summary
 	Volumes    []volume.Volume
 	BuildCache []build.CacheRecord
+	DataRoot   *dataRoot // only davit's engine tells
+}
+
+// dataRoot is about the engine's directory as a whole; sizes are bytes.
+type dataRoot struct {
+	Path                    string
+	Used, Other, Disk, Free int64
+}
+
+// printDataRoot adds up, so that the figures can be compared with du's.
+func (a *app) printDataRoot(r *dataRoot) {
+	if r == nil {
+		return
+	}
+	size := func(bytes int64) string { return units.HumanSizeWithPrecision(float64(bytes), 4) }
+	fmt.Fprintf(a.out, "\nAll of %s takes %s, records and work in progress %s of it; %s of the disk's %s are free.\n",
+		r.Path, size(r.Used), size(r.Other), size(r.Free), size(r.Disk))
 }
 
 type usageRow struct {
@@ -53,9 +70,13 @@ func (a *app) diskUsageCommand() *cobra.Command {
 			if verbose {
 				return a.verboseUsage(u, spec)
 			}
-			return format.List(a.out, spec, `{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}`, format.Headings{
+			err = format.List(a.out, spec, `{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}`, format.Headings{
 				"Active": "ACTIVE", "Reclaimable": "RECLAIMABLE", "Size": "SIZE", "TotalCount": "TOTAL", "Type": "TYPE",
 			}, u.rows())
+			if err == nil && spec == "" {
+				a.printDataRoot(u.DataRoot)
+			}
+			return err
 		},
 	}
 	addFormat(cmd, &spec)
@@ -210,10 +231,14 @@ func (a *app) verboseUsage(u usage, spec string) error {
 		return err
 	}
 	fmt.Fprintf(a.out, "\nBuild cache usage: %s\n\n", units.HumanSize(float64(u.BuildCacheUsage.TotalSize)))
-	return format.List(a.out, "", `{{.CacheID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}`, format.Headings{
+	err := format.List(a.out, "", `{{.CacheID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}`, format.Headings{
 		"CacheID": "CACHE ID", "CacheType": "CACHE TYPE", "Size": "SIZE", "CreatedSince": "CREATED", "LastUsedSince": "LAST USED",
 		"UsageCount": "USAGE", "Shared": "SHARED",
 	}, cacheRows(u.BuildCacheUsage.Items, time.Now()))
+	if err == nil {
+		a.printDataRoot(u.DataRoot)
+	}
+	return err
 }
 
 func cacheRows(list []build.CacheRecord, now time.Time) []cacheRow {

@@ -53,6 +53,7 @@ func (b *Builds) Build(ctx context.Context, from Source, r build.Request, progre
 	r.Context = files
 	result, err := b.builder.Build(ctx, r, progress)
 	if err != nil {
+		b.afterFull(ctx, err)
 		return build.Result{}, err
 	}
 	for _, tag := range result.Tags {
@@ -61,46 +62,56 @@ func (b *Builds) Build(ctx context.Context, from Source, r build.Request, progre
 	return result, nil
 }
 
-// Usage lists what the build cache holds.
-func (b *Builds) Usage() []wire.CacheRecord {
-	inUse := b.layersOfImages()
+// usage lists what the build cache holds. own are the layers that nothing but the cache keeps, and what
+// they take on the disk; each is counted with one record, and shared with the others that have it.
+func (b *Builds) usage(ctx context.Context, own map[oci.DiffID]int64) ([]wire.CacheRecord, error) {
 	list := []wire.CacheRecord{}
+	counted := map[oci.DiffID]bool{}
 	for _, r := range b.Cache.List() {
 		used := r.LastUsed
+		disk, alone := own[r.Layer]
+		if !alone {
+			disk = r.Size
+		}
 		list = append(list, wire.CacheRecord{
-			ID: oci.DigestOf([]byte(r.Key)).Short(), Type: "regular", Description: r.Text, InUse: false, Shared: inUse[r.Layer],
-			Size: r.Size, CreatedAt: r.Created, LastUsedAt: &used, UsageCount: r.Uses,
+			ID: oci.DigestOf([]byte(r.Key)).Short(), Type: "regular", Description: r.Text, Shared: r.Layer != "" && (!alone || counted[r.Layer]),
+			Size: disk, CreatedAt: r.Created, LastUsedAt: &used, UsageCount: r.Uses,
 		})
+		counted[r.Layer] = true
 	}
-	mounts, err := b.builder.CacheMounts()
+	mounts, err := b.builder.CacheMounts(ctx)
 	if err != nil {
-		b.Log.Warn("measure cache mounts", "error", err)
+		return nil, fmt.Errorf("measure build cache: %w", err)
 	}
 	for _, m := range mounts {
 		list = append(list, wire.CacheRecord{
 			ID: m.Name, Type: "exec.cachemount", Description: "cache mount " + m.ID, Size: m.Bytes, CreatedAt: m.LastUsed, LastUsedAt: &m.LastUsed,
 		})
 	}
-	return list
+	return list, nil
 }
 
-func (b *Builds) layersOfImages() map[oci.DiffID]bool {
-	all := map[oci.DiffID]bool{}
-	roots, err := b.Options.Images.Roots(context.Background())
+// layersInUse are those of images and of containers.
+func (s *shared) layersInUse(ctx context.Context) (map[oci.DiffID]bool, error) {
+	stacks, err := s.stacksInUse(ctx)
 	if err != nil {
-		return all
+		return nil, err
 	}
-	for _, stack := range roots.Layers {
+	all := map[oci.DiffID]bool{}
+	for _, stack := range stacks {
 		for _, l := range stack {
 			all[l] = true
 		}
 	}
-	return all
+	return all, nil
 }
 
 // Prune forgets steps of the build cache and frees their layers. With all, also those that images have.
 func (b *Builds) Prune(ctx context.Context, all bool, unusedFor time.Duration, keep int64) (wire.CachePruneReport, error) {
-	inUse := b.layersOfImages()
+	inUse, err := b.layersInUse(ctx)
+	if err != nil {
+		return wire.CachePruneReport{}, err
+	}
 	records, err := b.builder.Prune(cache.PruneOptions{
 		All: all, InUse: func(l oci.DiffID) bool { return inUse[l] }, UnusedFor: unusedFor, KeepBytes: keep,
 	})
@@ -108,6 +119,9 @@ func (b *Builds) Prune(ctx context.Context, all bool, unusedFor time.Duration, k
 		return wire.CachePruneReport{}, err
 	}
 	freed, err := b.Collect(ctx)
+	if err == nil {
+		err = b.Layers.Wait(ctx)
+	}
 	if err != nil {
 		return wire.CachePruneReport{}, err
 	}
@@ -130,7 +144,7 @@ func (b *Builds) Prune(ctx context.Context, all bool, unusedFor time.Duration, k
 
 // pruneCacheMounts removes the cache mounts that no step uses, and returns their names and size.
 func (b *Builds) pruneCacheMounts(ctx context.Context, unusedFor time.Duration) (names []string, bytes int64, err error) {
-	mounts, err := b.builder.CacheMounts()
+	mounts, err := b.builder.CacheMounts(ctx)
 	if err != nil {
 		return nil, 0, err
 	}

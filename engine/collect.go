@@ -4,11 +4,12 @@ import (
 	"context"
 	"fmt"
 
+	"davit/oci"
 	"davit/store/gc"
 )
 
-// Collect deletes blobs and layers that neither an image nor a container needs, and returns how many
-// bytes that freed.
+// Collect deletes blobs and layers that neither an image, a container nor the build cache needs, and
+// returns how many bytes of the disk that frees; layers' files go in the background (layer.Store.Wait).
 func (s *shared) Collect(ctx context.Context) (int64, error) {
 	report, err := gc.Collect(ctx, s.Content, s.Layers, s.roots)
 	if err != nil {
@@ -24,8 +25,20 @@ func (s *shared) roots(ctx context.Context) (gc.Roots, error) {
 		return gc.Roots{}, err
 	}
 	roots.Layers = append(roots.Layers, s.cacheLayers()...)
-	for _, snapshot := range s.Snapshots.List() {
-		roots.Layers = append(roots.Layers, snapshot.Layers)
-	}
+	roots.Layers = append(roots.Layers, s.snapshotLayers()...)
 	return roots, nil
+}
+
+func (s *shared) snapshotLayers() [][]oci.DiffID {
+	var stacks [][]oci.DiffID
+	for _, snapshot := range s.Snapshots.List() {
+		stacks = append(stacks, snapshot.Layers)
+	}
+	return stacks
+}
+
+// stacksInUse are the layers of images and of containers.
+func (s *shared) stacksInUse(ctx context.Context) ([][]oci.DiffID, error) {
+	roots, err := s.Options.Images.Roots(ctx)
+	return append(roots.Layers, s.snapshotLayers()...), err
 }

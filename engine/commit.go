@@ -45,15 +45,9 @@ func (x *Archives) Commit(ctx context.Context, name string, o CommitOptions) (st
 	if err != nil {
 		return "", err
 	}
-	release := x.Layers.Lease()
-	defer release()
-	diffID, err := x.commitLayer(ctx, a, o.Pause)
+	img, err := x.commitImage(ctx, a, config, names, o.Pause)
 	if err != nil {
-		return "", err
-	}
-	config.RootFS.DiffIDs = append(append([]oci.DiffID{}, r.Image.Layers...), diffID)
-	img, err := x.Images.Put(ctx, image.PutOptions{Config: config, Parent: r.Image.ID, Names: names, By: image.ByCommit})
-	if err != nil {
+		x.afterFull(ctx, err)
 		return "", err
 	}
 	more := map[string]string{"comment": o.Comment, "imageID": string(img.ID), "imageRef": ""}
@@ -62,6 +56,19 @@ func (x *Archives) Commit(ctx context.Context, name string, o CommitOptions) (st
 	}
 	x.tell(r, events.ActionCommit, more)
 	return string(img.ID), nil
+}
+
+// commitImage makes the image of a configuration and what the container wrote.
+func (x *Archives) commitImage(ctx context.Context, a *actor, config oci.Image, names []ref.Ref, pause bool) (image.Image, error) {
+	release := x.Layers.Lease()
+	defer release()
+	diffID, err := x.commitLayer(ctx, a, pause)
+	if err != nil {
+		return image.Image{}, err
+	}
+	below := a.record().Image
+	config.RootFS.DiffIDs = append(append([]oci.DiffID{}, below.Layers...), diffID)
+	return x.Images.Put(ctx, image.PutOptions{Config: config, Parent: below.ID, Names: names, By: image.ByCommit})
 }
 
 func commitName(repo, tag string) (ref.Ref, error) {

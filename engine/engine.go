@@ -161,6 +161,7 @@ func assemble(s *shared, life *lifecycle) (*Engine, error) {
 	life.execs, life.steps = e.Execs, newSteps(s)
 	var err error
 	e.Builds, err = newBuilds(s, life.steps)
+	e.System.builds = e.Builds
 	return e, err
 }
 

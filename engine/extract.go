@@ -3,6 +3,7 @@ package engine
 import (
 	"archive/tar"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -123,6 +124,9 @@ func (e *extraction) makeRoom(root *os.Root, name string, h *tar.Header) (bool, 
 	case e.noOverwrite && info.IsDir() != wantsDir:
 		return false, errdefs.Invalid("cannot overwrite non-directory \"%s\" with directory", h.Name)
 	}
+	if info.Mode().IsRegular() && h.Typeflag == tar.TypeReg {
+		return false, nil // it is replaced once the new content is there
+	}
 	return false, root.RemoveAll(name)
 }
 
@@ -131,12 +135,7 @@ func (e *extraction) create(root *os.Root, dir *os.File, name string, h *tar.Hea
 	case tar.TypeDir:
 		return root.Mkdir(name, 0o700)
 	case tar.TypeReg:
-		f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(f, content)
-		return errors.Join(err, f.Close())
+		return createFile(root, name, content)
 	case tar.TypeSymlink:
 		return root.Symlink(h.Linkname, name)
 	case tar.TypeLink:
@@ -145,6 +144,32 @@ func (e *extraction) create(root *os.Root, dir *os.File, name string, h *tar.Hea
 		return syscall.Mknod(procPath(dir)+"/"+name, nodeMode(h), device(h))
 	}
 	return errdefs.Invalid("entry type %q is not supported", h.Typeflag)
+}
+
+// createFile makes a file, or replaces one, as a whole: while its content comes, and when there is no room
+// for all of it, what had the name keeps it.
+func createFile(root *os.Root, name string, content io.Reader) error {
+	draft := ".davit-" + rand.Text()
+	f, err := root.OpenFile(draft, os.O_CREATE|os.O_EXCL|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return unnamed(err)
+	}
+	_, err = io.Copy(f, content)
+	if err = errors.Join(unnamed(err), f.Close()); err == nil {
+		err = root.Rename(draft, name)
+	}
+	if err != nil {
+		return errors.Join(err, root.Remove(draft))
+	}
+	return nil
+}
+
+// unnamed takes the name of a draft, which says nothing to anybody, off an error.
+func unnamed(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
 }
 
 // link makes a hard link to a file of the archive.

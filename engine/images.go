@@ -250,6 +250,9 @@ func (i *Images) Prune(ctx context.Context, f Filters) (wire.PruneReport, error)
 		return wire.PruneReport{}, err
 	}
 	pruned, err := i.Options.Images.Prune(ctx, image.PruneOptions{All: given && !dangling, Until: until, Labels: labelMap(f["label"]), NotLabels: labelMap(f["label!"])})
+	if err == nil {
+		err = i.Layers.Wait(ctx)
+	}
 	if err != nil {
 		return wire.PruneReport{}, err
 	}
@@ -338,6 +341,7 @@ func (i *Images) Load(ctx context.Context, r io.Reader, o image.LoadOptions) ([]
 	for _, l := range loaded {
 		i.tellImage(events.ActionLoad, string(l.ID), string(l.ID))
 	}
+	i.afterFull(ctx, err)
 	return loaded, err
 }
 
@@ -347,6 +351,7 @@ func (i *Images) Import(ctx context.Context, r io.Reader, o image.ImportOptions)
 	if err == nil {
 		i.tellImage(events.ActionImport, string(img.ID), string(img.ID))
 	}
+	i.afterFull(ctx, err)
 	return img, err
 }
 

@@ -29,11 +29,17 @@ type journal struct {
 	log   *slog.Logger
 
 	mu      sync.Mutex
-	pending map[string]*container.Record // nil: delete
+	pending map[string]change
 	batch   *batch
 	wake    chan struct{} // has room for one: something is pending
 	quit    chan struct{}
 	done    chan struct{}
+}
+
+// change is what becomes of one row.
+type change struct {
+	record *container.Record // nil: delete
+	later  bool              // nobody waits for it: when it fails, it goes into the next transaction
 }
 
 // batch is one transaction to come.
@@ -48,7 +54,7 @@ func openJournal(db *metadata.DB, run string, log *slog.Logger) (*journal, error
 	j := &journal{
 		db: db, table: metadata.NewTable[container.Record]("containers"),
 		run: filepath.Join(run, "containers"), log: log,
-		pending: map[string]*container.Record{}, batch: newBatch(),
+		pending: map[string]change{}, batch: newBatch(),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := os.MkdirAll(j.run, 0o700); err != nil {
@@ -69,15 +75,15 @@ func (j *journal) save(r *container.Record) error {
 	if r.AutoRemove() {
 		return j.saveFile(r)
 	}
-	b := j.enqueue(r.ID, r)
+	b := j.enqueue(r.ID, change{record: r})
 	<-b.done
 	return b.err
 }
 
-// saveLater is save that does not wait; a failure is logged.
+// saveLater is save that does not wait; a failure is logged, and made good with the next record.
 func (j *journal) saveLater(r *container.Record) {
 	if !r.AutoRemove() {
-		j.enqueue(r.ID, r)
+		j.enqueue(r.ID, change{record: r, later: true})
 		return
 	}
 	if err := j.saveFile(r); err != nil {
@@ -94,15 +100,15 @@ func (j *journal) forget(r *container.Record) error {
 		}
 		return err
 	}
-	b := j.enqueue(r.ID, nil)
+	b := j.enqueue(r.ID, change{})
 	<-b.done
 	return b.err
 }
 
-func (j *journal) enqueue(id string, r *container.Record) *batch {
+func (j *journal) enqueue(id string, c change) *batch {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.pending[id] = r
+	j.pending[id] = c
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -127,12 +133,12 @@ func (j *journal) write() {
 func (j *journal) commit() {
 	j.mu.Lock()
 	pending, b := j.pending, j.batch
-	j.pending, j.batch = map[string]*container.Record{}, newBatch()
+	j.pending, j.batch = map[string]change{}, newBatch()
 	j.mu.Unlock()
 	if len(pending) > 0 {
 		b.err = j.db.Update(func(tx *metadata.Tx) error {
-			for id, r := range pending {
-				if err := j.put(tx, id, r); err != nil {
+			for id, c := range pending {
+				if err := j.put(tx, id, c.record); err != nil {
 					return err
 				}
 			}
@@ -141,8 +147,20 @@ func (j *journal) commit() {
 	}
 	if b.err != nil {
 		j.log.Error("save containers", "error", b.err)
+		j.again(pending)
 	}
 	close(b.done)
+}
+
+// again puts changes that failed, and that nobody is told of, into the next transaction.
+func (j *journal) again(failed map[string]change) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for id, c := range failed {
+		if _, newer := j.pending[id]; c.later && !newer {
+			j.pending[id] = c
+		}
+	}
 }
 
 func (j *journal) put(tx *metadata.Tx, id string, r *container.Record) error {

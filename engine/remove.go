@@ -108,16 +108,19 @@ func (c *Containers) Prune(ctx context.Context, f PruneFilter) (wire.PruneReport
 		if (!f.Until.IsZero() && !r.Created.Before(f.Until)) || !f.Match(r.Config.Labels) {
 			continue
 		}
-		usage, err := c.Snapshots.Usage(ctx, a.id)
+		bytes, err := c.containerDisk(ctx, r)
 		if err != nil {
-			usage.Bytes = 0
+			c.Log.Warn("measure container", "container", a.id, "error", err)
 		}
 		if err := c.Remove(ctx, a.id, RemoveOptions{}); err != nil {
 			c.Log.Warn("prune container", "container", a.id, "error", err)
 			continue
 		}
 		report.ContainersDeleted = append(report.ContainersDeleted, a.id)
-		report.SpaceReclaimed += uint64(usage.Bytes)
+		report.SpaceReclaimed += uint64(bytes)
+	}
+	if err := c.Snapshots.Wait(ctx); err != nil {
+		return report, err
 	}
 	c.bus.Publish(events.ContainerEventType, events.ActionPrune, "", map[string]string{"reclaimed": fmt.Sprint(report.SpaceReclaimed)})
 	return report, nil

@@ -16,12 +16,15 @@ import (
 	"github.com/moby/moby/api/types/system"
 
 	"davit/engine/container"
+	"davit/image"
 	"davit/internal/version"
+	"davit/kernel/sys"
 )
 
 // System describes the engine and its host.
 type System struct {
 	*shared
+	builds  *Builds
 	started time.Time
 }
 
@@ -74,11 +77,11 @@ func (y *System) Info(ctx context.Context) (system.Info, error) {
 	}
 	i.OperatingSystem, i.OSVersion = osRelease()
 	y.countContainers(&i)
-	images, err := y.Options.Images.Roots(ctx)
+	images, err := y.Options.Images.List(ctx, image.ListOptions{All: true})
 	if err != nil {
 		return system.Info{}, err
 	}
-	i.Images = len(images.Layers)
+	i.Images = len(images)
 	return i, nil
 }
 
@@ -97,7 +100,23 @@ func (y *System) countContainers(i *system.Info) {
 }
 
 func (y *System) driverStatus() [][2]string {
-	return [][2]string{{"Backing Filesystem", "extfs"}, {"Supports d_type", "true"}, {"Using metacopy", "false"}, {"Native Overlay Diff", "true"}, {"userxattr", "false"}}
+	return [][2]string{{"Backing Filesystem", backing(y.Root)}, {"Supports d_type", "true"}, {"Using metacopy", "false"}, {"Native Overlay Diff", "true"}, {"userxattr", "false"}}
+}
+
+// backing names the file system of a directory by its magic number (statfs(2)), in Docker's words.
+func backing(dir string) string {
+	space, err := sys.SpaceOf(dir)
+	if err != nil {
+		return "<unknown>"
+	}
+	name, known := map[int64]string{
+		0xef53: "extfs", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x01021994: "tmpfs", 0x2fc12fc1: "zfs", 0x794c7630: "overlayfs",
+		0xf2f52010: "f2fs", 0xca451a4e: "bcachefs", 0x6969: "nfs", 0x65735546: "fuse", 0x858458f6: "ramfs", 0x3153464a: "jfs", 0x52654973: "reiserfs",
+	}[space.Type]
+	if !known {
+		return fmt.Sprintf("%#x", space.Type)
+	}
+	return name
 }
 
 func (y *System) securityOptions() []string {

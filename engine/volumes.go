@@ -96,6 +96,9 @@ func (v *Volumes) Prune(ctx context.Context, all bool, match func(labels map[str
 	names, bytes, err := v.Options.Volumes.Prune(ctx, func(candidate volume.Volume) bool {
 		return used[candidate.Name] == 0 && (all || candidate.Anonymous()) && match(candidate.Labels)
 	})
+	if err == nil {
+		err = v.Options.Volumes.Wait(ctx)
+	}
 	if err != nil {
 		return wire.PruneReport{}, err
 	}

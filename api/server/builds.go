@@ -25,7 +25,7 @@ func (s *Server) build(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	m := newMessages(w)
+	m := s.newMessages(w)
 	send := func(line build.Message) {
 		if b, err := json.Marshal(line); err == nil {
 			m.raw(b)

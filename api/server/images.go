@@ -143,7 +143,7 @@ func (s *Server) pullImage(w http.ResponseWriter, r *request, platform *oci.Plat
 			return err
 		}
 	}
-	m := newMessages(w)
+	m := s.newMessages(w)
 	for _, name := range names {
 		if _, err := s.Engine.Images.Pull(r.Context(), name, platform, creds, m.progress); err != nil {
 			return m.fail(err)
@@ -187,7 +187,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *request, platform *oci.Pl
 		}
 		o.Names = []ref.Ref{name.WithDefaultTag()}
 	}
-	m := newMessages(w)
+	m := s.newMessages(w)
 	o.Progress = m.progress
 	img, err := s.Engine.Images.Import(r.Context(), content, o)
 	if err != nil {
@@ -221,7 +221,7 @@ func (s *Server) pushImage(w http.ResponseWriter, r *request) error {
 			names = append(names, name.WithTag(tag))
 		}
 	}
-	m := newMessages(w)
+	m := s.newMessages(w)
 	for _, name := range names {
 		pushed, err := s.Engine.Images.Push(r.Context(), name, platform, creds, m.progress)
 		if err != nil {
@@ -279,7 +279,7 @@ func (s *Server) loadImages(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	m := newMessages(w)
+	m := s.newMessages(w)
 	o := image.LoadOptions{Platform: platform}
 	if !r.flag("quiet") {
 		o.Progress = m.progress

@@ -20,16 +20,17 @@ import (
 
 // messages is an answer that is sent while the work goes on: one JSON object a line.
 type messages struct {
-	w http.ResponseWriter
+	w       http.ResponseWriter
+	explain func(error) error
 
 	mu    sync.Mutex
 	begun bool
 }
 
 // newMessages begins an answer that is sent while the request's body is still read.
-func newMessages(w http.ResponseWriter) *messages {
+func (s *Server) newMessages(w http.ResponseWriter) *messages {
 	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 needs no such thing
-	return &messages{w: w}
+	return &messages{w: w, explain: s.Engine.System.Explain}
 }
 
 // message is one line. Progress is shown by old clients as it stands, by newer ones from the detail.
@@ -99,6 +100,7 @@ func (m *messages) fail(err error) error {
 	if !begun {
 		return err
 	}
+	err = m.explain(err)
 	detail := &jsonstream.Error{Message: err.Error()}
 	if step := (*build.StepError)(nil); errors.As(err, &step) {
 		detail.Code = step.Code // the client's exit code

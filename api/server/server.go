@@ -75,7 +75,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	h.Set("Ostype", "linux")
 	h.Set("Server", "davit/"+version.Version+" (linux)")
 	if err := s.serve(w, hr); err != nil {
-		s.fail(w, hr, err)
+		s.fail(w, hr, s.Engine.System.Explain(err))
 	}
 }
 

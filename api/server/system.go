@@ -118,7 +118,7 @@ func about(f engine.Filters, field string, kind events.Type, m events.Message) b
 	})
 }
 
-// usageAnswer is the form of disk usage before 1.52.
+// usageAnswer is the form of disk usage before 1.52, with what only davit tells.
 type usageAnswer struct {
 	LayersSize  int64
 	Images      []imagewire.Summary
@@ -126,6 +126,7 @@ type usageAnswer struct {
 	Volumes     []volume.Volume
 	BuildCache  []build.CacheRecord
 	BuilderSize int64
+	DataRoot    *engine.RootUsage `json:",omitempty"`
 }
 
 func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
@@ -136,13 +137,17 @@ func (s *Server) diskUsage(w http.ResponseWriter, r *request) error {
 		}
 	}
 	asked := func(kind string) bool { return len(kinds) == 0 || slices.Contains(kinds, kind) }
-	u, err := s.Engine.System.DiskUsage(r.Context(), asked("image"), asked("container"), asked("volume"))
+	u, err := s.Engine.System.DiskUsage(r.Context(), engine.UsageKinds{
+		Images: asked("image"), Containers: asked("container"), Volumes: asked("volume"), BuildCache: asked("build-cache"),
+	})
 	if err != nil {
 		return err
 	}
-	a := usageAnswer{LayersSize: u.LayersSize, Images: u.Images, Containers: u.Containers, Volumes: u.Volumes, BuildCache: []build.CacheRecord{}}
-	if asked("build-cache") {
-		a.BuildCache = s.Engine.Builds.Usage()
+	a := usageAnswer{LayersSize: u.LayersSize, Images: u.Images, Containers: u.Containers, Volumes: u.Volumes, BuildCache: u.BuildCache, DataRoot: u.Root}
+	for _, c := range u.BuildCache {
+		if !c.Shared {
+			a.BuilderSize += c.Size
+		}
 	}
 	return writeJSON(w, http.StatusOK, a)
 }

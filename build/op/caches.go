@@ -13,6 +13,7 @@ import (
 
 	"davit/build/plan"
 	"davit/build/tree"
+	"davit/internal/diskusage"
 	"davit/oci/errdefs"
 )
 
@@ -23,7 +24,7 @@ import (
 type CacheMount struct {
 	Name     string
 	ID       string
-	Bytes    int64 // of its files
+	Bytes    int64 // that it takes on the disk
 	LastUsed time.Time
 }
 
@@ -125,7 +126,7 @@ func ids(m plan.Mount) (uid, gid int) {
 }
 
 // CacheMounts lists the cache mounts and measures them.
-func (w *Worker) CacheMounts() ([]CacheMount, error) {
+func (w *Worker) CacheMounts(ctx context.Context) ([]CacheMount, error) {
 	root := filepath.Join(w.Root, "cache-mounts")
 	list, err := os.ReadDir(root)
 	if err != nil {
@@ -133,7 +134,7 @@ func (w *Worker) CacheMounts() ([]CacheMount, error) {
 	}
 	var mounts []CacheMount
 	for _, d := range list {
-		m, err := measure(filepath.Join(root, d.Name()))
+		m, err := measure(ctx, filepath.Join(root, d.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed meanwhile
 		}
@@ -145,7 +146,7 @@ func (w *Worker) CacheMounts() ([]CacheMount, error) {
 	return mounts, nil
 }
 
-func measure(dir string) (CacheMount, error) {
+func measure(ctx context.Context, dir string) (CacheMount, error) {
 	id, err := os.ReadFile(filepath.Join(dir, "id"))
 	if err != nil {
 		return CacheMount{}, err
@@ -155,16 +156,8 @@ func measure(dir string) (CacheMount, error) {
 		return CacheMount{}, err
 	}
 	m := CacheMount{Name: filepath.Base(dir), ID: string(id), LastUsed: info.ModTime()}
-	err = filepath.WalkDir(filepath.Join(dir, "source"), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err == nil && info.Mode().IsRegular() {
-			m.Bytes += info.Size()
-		}
-		return err
-	})
+	u, err := diskusage.Of(ctx, dir)
+	m.Bytes = u.Bytes
 	return m, err
 }
 
@@ -181,6 +174,9 @@ func (w *Worker) RemoveCacheMount(_ context.Context, name string) error {
 	}
 	// Out of its place first, so that a step that comes now makes a new one.
 	gone, err := os.MkdirTemp(w.TempDir(), "gone-")
+	if errdefs.NoSpace(err) {
+		return os.RemoveAll(dir) // here and now: no step can begin to use it meanwhile
+	}
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"davit/build/plan"
 	"davit/build/tree"
+	"davit/kernel/sys"
 	"davit/oci"
 )
 
@@ -31,11 +32,15 @@ type Run struct {
 	Started    func(id string) // told the container's id before it runs
 }
 
-// ExitError is a RUN step whose process failed.
+// ExitError is a RUN step whose process failed. When the disk was full by then, that is the Cause.
 type ExitError struct {
-	Args []string
-	Code int
+	Args  []string
+	Code  int
+	Cause error
 }
+
+// Unwrap returns the cause, if there is one.
+func (e *ExitError) Unwrap() error { return e.Cause }
 
 func (e *ExitError) Error() string {
 	return fmt.Sprintf("The command '%s' returned a non-zero code: %d", strings.Join(e.Args, " "), e.Code)
@@ -140,9 +145,18 @@ func (j *runJob) do(ctx context.Context) (err error) {
 		return err
 	}
 	if code != 0 {
-		return &ExitError{Args: j.run.Step.Args, Code: code}
+		return &ExitError{Args: j.run.Step.Args, Code: code, Cause: fullDisk(j.upper)}
 	}
 	return j.removeStubs(stubs)
+}
+
+// fullDisk returns ENOSPC when nothing more can be written into a directory: what a process fails of then is
+// mostly that.
+func fullDisk(dir string) error {
+	if space, err := sys.SpaceOf(dir); err == nil && space.Full() {
+		return syscall.ENOSPC
+	}
+	return nil
 }
 
 // fill sets what the step says of its process.

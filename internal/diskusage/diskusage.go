@@ -11,7 +11,8 @@ import (
 	"davit/kernel/sys"
 )
 
-// Usage is what du(1) counts: allocated blocks, every file with several names once, holes not at all.
+// Usage is what du -x (du(1)) counts: allocated blocks, every file with several names once, holes and what is
+// mounted in the tree not at all.
 type Usage struct {
 	Bytes  int64
 	Inodes int64
@@ -28,6 +29,7 @@ func Without(ctx context.Context, dir string, skip map[string]bool) (Usage, erro
 	if err := syscall.Lstat(dir, &st); err != nil {
 		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
 	}
+	w.dev = st.Dev
 	w.count(st)
 	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
 		return w.usage, nil
@@ -46,6 +48,7 @@ type inode struct{ dev, ino uint64 }
 
 type walk struct {
 	ctx   context.Context
+	dev   uint64
 	usage Usage
 	seen  map[inode]bool // files with several names
 	skip  map[string]bool
@@ -90,7 +93,7 @@ func (w *walk) entry(dirfd int, above, name string) error {
 		}
 	}
 	st, err := sys.Fstatat(dirfd, name)
-	if err != nil {
+	if err != nil || st.Dev != w.dev {
 		return err
 	}
 	w.count(st)

@@ -10,7 +10,7 @@ import (
 type Space struct {
 	Type       int64 // magic number, linux/magic.h
 	Size       int64 // bytes
-	Free       int64 // bytes, of those that root may use
+	Free       int64 // bytes that everybody may use
 	Inodes     int64
 	InodesFree int64
 }
@@ -29,7 +29,7 @@ func SpaceOf(path string) (Space, error) {
 		unit = st.Bsize
 	}
 	return Space{
-		Type: int64(st.Type), Size: int64(st.Blocks) * unit, Free: int64(st.Bfree) * unit,
+		Type: int64(st.Type), Size: int64(st.Blocks) * unit, Free: int64(st.Bavail) * unit,
 		Inodes: int64(st.Files), InodesFree: int64(st.Ffree),
 	}, nil
 }

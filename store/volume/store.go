@@ -276,13 +276,13 @@ func (s *Store) Prune(ctx context.Context, unused func(Volume) bool) (names []st
 	return names, bytes, nil
 }
 
-// Usage returns the bytes that a volume's files take on the disk, as du counts.
+// Usage returns the bytes that a volume takes on the disk, as du -x counts: its files and its record.
 func (s *Store) Usage(ctx context.Context, name string) (int64, error) {
 	v, err := s.Get(ctx, name)
 	if err != nil {
 		return 0, err
 	}
-	u, err := diskusage.Of(ctx, v.Path)
+	u, err := diskusage.Of(ctx, filepath.Dir(v.Path))
 	return u.Bytes, err
 }
 
