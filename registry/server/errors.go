@@ -50,14 +50,20 @@ func unknown(err error, code string) error {
 	return err
 }
 
-// writeError sends {"errors":[{"code","message","detail"}]}. What is not a failure is the registry's
-// own trouble: it is logged, and the client is told no path or system error.
-func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+// explain returns what to tell a client. What is not a failure is the registry's own trouble: it is logged,
+// and the client is told no path or system error.
+func explain(r *http.Request, log *slog.Logger, err error) *failure {
 	var f *failure
 	if !errors.As(err, &f) {
 		log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		f = &failure{"UNKNOWN", http.StatusInternalServerError, errors.New("internal error, see the registry's log")}
 	}
+	return f
+}
+
+// writeError sends {"errors":[{"code","message","detail"}]}.
+func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
+	f := explain(r, log, err)
 	if r.Context().Err() != nil {
 		return
 	}

@@ -211,6 +211,17 @@ func (s *Server) rollback(r request) error {
 	if err != nil {
 		return fail("DIGEST_INVALID", "%w", err)
 	}
+	if err := s.rollbackTo(r, d); err != nil {
+		return err
+	}
+	moves, _, err := r.repo.history(r.Context(), r.arg)
+	if err != nil {
+		return err
+	}
+	return r.json("application/json", TagHistory{r.arg, moves[:1]})
+}
+
+func (s *Server) rollbackTo(r request, d oci.Digest) error {
 	moves, _, err := r.repo.history(r.Context(), r.arg)
 	if err != nil {
 		return err
@@ -223,13 +234,7 @@ func (s *Server) rollback(r request) error {
 	if err := s.restore(r, d); err != nil {
 		return err
 	}
-	if err := s.setTag(r, r.arg, d); err != nil {
-		return err
-	}
-	if moves, _, err = r.repo.history(r.Context(), r.arg); err != nil {
-		return err
-	}
-	return r.json("application/json", TagHistory{r.arg, moves[:1]})
+	return s.setTag(r, r.arg, d)
 }
 
 // restore brings a deleted manifest back, and those of a deleted index. What is there, or was never in

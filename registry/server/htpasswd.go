@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"davit/registry/web"
 )
 
 // Htpasswd is an Authorizer that asks for a user of an htpasswd file with bcrypt hashes ("htpasswd -B").
@@ -78,6 +80,17 @@ func (h *Htpasswd) Authorize(w http.ResponseWriter, r *http.Request, name, actio
 		return "", fail("UNAUTHORIZED", "authentication required")
 	}
 	return "", fail("UNAUTHORIZED", "wrong user or password")
+}
+
+// Visit implements Authorizer.
+func (h *Htpasswd) Visit(r *http.Request) (web.Visitor, error) {
+	user, password, given := r.BasicAuth()
+	if given && !h.check(user, password) {
+		return web.Visitor{}, fail("UNAUTHORIZED", "wrong user or password")
+	}
+	return web.Visitor{User: user, May: func(_, action string) bool {
+		return given || h.anonymousPull && action == "pull"
+	}}, nil
 }
 
 // has says whether there is such a user.

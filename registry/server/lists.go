@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -64,15 +65,21 @@ func (s *Server) listTags(r request) error {
 	return r.json("application/json", map[string]any{"name": r.repo.name, "tags": tags})
 }
 
-func (s *Server) catalog(r request) error {
-	keys, err := s.store.ListRecords(r.Context(), "catalog")
-	if err != nil {
-		return err
-	}
+// repositories returns the names of all, sorted.
+func (s *Server) repositories(ctx context.Context) ([]string, error) {
+	keys, err := s.store.ListRecords(ctx, "catalog")
 	for i, key := range keys {
 		keys[i] = strings.ReplaceAll(key, "!", "/")
 	}
 	slices.Sort(keys)
+	return keys, err
+}
+
+func (s *Server) catalog(r request) error {
+	keys, err := s.repositories(r.Context())
+	if err != nil {
+		return err
+	}
 	if keys, err = r.page(keys); err != nil {
 		return err
 	}

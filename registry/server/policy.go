@@ -20,6 +20,7 @@ import (
 
 	"davit/oci/errdefs"
 	"davit/registry/storage"
+	"davit/registry/web"
 )
 
 // Rules are who may do what, the content of the file that --config names. The first rule that speaks of
@@ -192,6 +193,16 @@ func (p *Policy) Authorize(w http.ResponseWriter, r *http.Request, name, action 
 		return user, fail("UNAUTHORIZED", "authentication required")
 	}
 	return user, fail("DENIED", "%s may not %s %s", user, action, name)
+}
+
+// Visit implements Authorizer.
+func (p *Policy) Visit(r *http.Request) (web.Visitor, error) {
+	state := p.current()
+	user, claim, err := p.identify(state, r)
+	return web.Visitor{User: user, May: func(name, action string) bool {
+		_, allowed := state.rules.decide(user, name, action)
+		return allowed && (claim == nil || claim.covers(name, action))
+	}}, err
 }
 
 // identify returns the user of a request, and what its token claims when it has one.

@@ -32,6 +32,7 @@ type Config struct {
 	HistoryKeep   time.Duration // see Options
 	Immutable     []string
 	Rules         string // file of Rules; empty: none
+	NoPages       bool   // no pages for people
 	AccessLog     string // file to append a JSON object to for every request; "-" for stdout, empty: none
 }
 
@@ -41,6 +42,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	defer registry.Close()
 	listener, err := listen(config, log)
 	if err != nil {
 		return err
@@ -80,7 +82,7 @@ func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error)
 	if err != nil {
 		return nil, err
 	}
-	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable}
+	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable, NoPages: config.NoPages}
 	if config.Rules != "" && config.Htpasswd != "" {
 		return nil, errdefs.Invalid("the htpasswd file is named in %s when there are rules, not by a flag", config.Rules)
 	}

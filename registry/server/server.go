@@ -15,6 +15,7 @@
 //	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
 //	GET        /davit/v1/<name>/delta/<digest>            ?have=...: of a layer, what others do not have
+//	GET        /, /r/, /login, /static/                  pages for people, see registry/web
 //
 // What the specification leaves open: a manifest's config and layers must be in the repository, the
 // manifests of an index need not be (sparse indexes); a repository's blobs are visible only in
@@ -33,6 +34,7 @@ import (
 	"davit/oci/ref"
 	"davit/registry/delta"
 	"davit/registry/storage"
+	"davit/registry/web"
 )
 
 const (
@@ -55,6 +57,8 @@ type Server struct {
 	metrics    metrics
 	deltas     *delta.Service
 	readiness  atomic.Pointer[readiness]
+	pages      *web.Pages // nil: none
+	origins    http.CrossOriginProtection
 }
 
 // Options are the rules of a registry. The zero value keeps no deleted manifest and has no immutable tag.
@@ -63,6 +67,7 @@ type Options struct {
 	HistoryKeep time.Duration // how long a tag's former digests and deleted manifests can be brought back
 	Immutable   []string      // patterns TAG or REPOSITORY:TAG, with * for any characters
 	AccessLog   *slog.Logger  // gets a record for every request; nil: none
+	NoPages     bool          // serve programs only
 }
 
 // Authorizer decides whether a request may do an action to a repository.
@@ -71,13 +76,26 @@ type Authorizer interface {
 	// "pull", "push" or "delete"; name is empty for the ping and "*" for the catalog. It may set the
 	// challenge header.
 	Authorize(w http.ResponseWriter, r *http.Request, name, action string) (user string, err error)
+	// Visit returns who looks at pages: an anonymous visitor when the request has no credentials, an error
+	// when it has wrong ones.
+	Visit(r *http.Request) (web.Visitor, error)
 }
 
-// New returns a registry over the store.
+// New returns a registry over the store. Close ends what it does in the background.
 func New(store storage.Store, log *slog.Logger, o Options) *Server {
 	s := &Server{store: store, log: log, auth: o.Auth, options: o, refresh: defaultRefresh, manifests: newManifestCache(256)}
 	s.deltas = delta.New(store, repositories{s}, deltaDelay, log)
+	if !o.NoPages {
+		s.pages = web.New(pageSource{s}, log)
+	}
 	return s
+}
+
+// Close ends what the registry does in the background. It must not be serving any more.
+func (s *Server) Close() {
+	if s.pages != nil {
+		s.pages.Close()
+	}
 }
 
 func (s *Server) repository(name string) repository { return repository{name, s.store, s.refresh} }
@@ -116,6 +134,7 @@ var (
 	metricsRoute   = &route{name: "metrics", methods: map[string]handler{"GET": (*Server).serveMetrics}}
 	tokenRoute     = &route{name: "token", methods: map[string]handler{"GET": (*Server).token}, open: true}
 	healthRoute    = &route{name: "health", methods: map[string]handler{"GET": (*Server).health, "HEAD": (*Server).health}, open: true}
+	pageRoute      = &route{name: "page", methods: map[string]handler{"GET": (*Server).page, "HEAD": (*Server).page, "POST": (*Server).page}, open: true}
 	readyRoute     = &route{name: "ready", methods: map[string]handler{"GET": (*Server).ready, "HEAD": (*Server).ready}, open: true}
 )
 
@@ -135,6 +154,8 @@ func parse(path string) (found *route, name, arg string, ok bool) {
 		return healthRoute, "", "", true
 	case path == "/readyz":
 		return readyRoute, "", "", true
+	case web.Owns(path):
+		return pageRoute, "", "", true
 	case !ok:
 		return nil, "", "", false
 	case rest == "" || rest == "/":
@@ -196,7 +217,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serve(w *seen, r *http.Request) error {
 	found, name, arg, ok := parse(r.URL.Path)
-	if !ok {
+	if !ok || found == pageRoute && s.pages == nil {
 		return &failure{"NOT_FOUND", http.StatusNotFound, errNoSuchPath}
 	}
 	w.route = found.name
@@ -210,6 +231,9 @@ func (s *Server) serve(w *seen, r *http.Request) error {
 		w.Header().Set("Allow", found.allowed())
 		return fail("UNSUPPORTED", "%s is not possible here", r.Method)
 	}
+	if err := s.checkOrigin(r); err != nil && found != pageRoute {
+		return err
+	}
 	if s.auth != nil && !found.open {
 		user, err := s.auth.Authorize(w, r, name, action(r.Method))
 		if w.by = user; err != nil {
@@ -217,6 +241,15 @@ func (s *Server) serve(w *seen, r *http.Request) error {
 		}
 	}
 	return handle(s, request{r, w, s.repository(name), arg, author(w.by, r)})
+}
+
+// checkOrigin refuses what a browser sends on behalf of another site: it sends the password that it knows
+// with any form. Programs name no origin.
+func (s *Server) checkOrigin(r *http.Request) error {
+	if err := s.origins.Check(r); err != nil {
+		return fail("DENIED", "%w", err)
+	}
+	return nil
 }
 
 func action(method string) string {

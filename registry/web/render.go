@@ -1,0 +1,177 @@
+package web
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"davit/oci"
+	"davit/oci/errdefs"
+)
+
+//go:embed pages/*.html
+var pageFiles embed.FS
+
+// The pages, each with the layout around it.
+var (
+	layout           = template.Must(template.New("layout").Funcs(functions).ParseFS(pageFiles, "pages/layout.html"))
+	repositoriesPage = onLayout("repositories.html")
+	tagsPage         = onLayout("tags.html")
+	manifestPage     = onLayout("manifest.html")
+	filesPage        = onLayout("files.html")
+	diffPage         = onLayout("diff.html")
+	waitPage         = onLayout("wait.html")
+	errorPage        = onLayout("error.html")
+)
+
+func onLayout(name string) *template.Template {
+	return template.Must(template.Must(layout.Clone()).ParseFS(pageFiles, "pages/"+name))
+}
+
+var functions = template.FuncMap{
+	"size":         size,
+	"ago":          func(t time.Time) string { return ago(t, time.Now()) },
+	"stamp":        func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"machine":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"short":        func(d oci.Digest) string { return d.Short() },
+	"repoLink":     repoLink,
+	"tagLink":      tagLink,
+	"manifestLink": func(repo string, d oci.Digest) string { return manifestLink(repo, string(d)) },
+	"filesLink":    func(repo string, d oci.Digest) string { return filesLink(repo, string(d)) },
+	"static":       func(name string) string { return "/static/" + name + "?" + assetVersion },
+	"namespace":    func(name string) string { return name[:strings.LastIndexByte(name, '/')+1] },
+	"base":         func(name string) string { return name[strings.LastIndexByte(name, '/')+1:] },
+	"count":        count,
+	"add":          func(a, b int) int { return a + b },
+	"negative":     func(n int64) int64 { return -n },
+}
+
+// size writes bytes for people, as docker does.
+func size(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
+
+// ago is how long before now a time was, in its largest unit.
+func ago(t, now time.Time) string {
+	d := now.Sub(t)
+	for _, unit := range []struct {
+		name string
+		long time.Duration
+	}{{"year", 365 * 24 * time.Hour}, {"month", 30 * 24 * time.Hour}, {"day", 24 * time.Hour}, {"hour", time.Hour}, {"minute", time.Minute}} {
+		if n := int(d / unit.long); n > 0 {
+			return count(n, unit.name) + " ago"
+		}
+	}
+	return "just now"
+}
+
+// count writes a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	if strings.HasSuffix(noun, "y") {
+		noun = strings.TrimSuffix(noun, "y") + "ie"
+	}
+	return fmt.Sprintf("%s %ss", grouped(n), noun)
+}
+
+// grouped writes a number with spaces between thousands.
+func grouped(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
+}
+
+// page is what the layout knows; Body is the page's own.
+type page struct {
+	Title   string
+	Crumbs  []crumb
+	Visitor Visitor
+	Host    string
+	Path    string // of this page, for coming back after logging in
+	Body    any
+}
+
+// crumb is a step of the way to a page; the last has no link.
+type crumb struct{ Text, Link string }
+
+// show writes a page. It is made in memory first: what fails half-way must not look like an answer.
+func (v *visit) show(status int, t *template.Template, title string, crumbs []crumb, body any) error {
+	var out bytes.Buffer
+	err := t.ExecuteTemplate(&out, "layout", page{title, crumbs, v.visitor, v.Host, v.URL.RequestURI(), body})
+	if err != nil {
+		return fmt.Errorf("write page %s: %w", title, err)
+	}
+	header := v.w.Header()
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Length", fmt.Sprint(out.Len()))
+	v.w.WriteHeader(status)
+	if v.Method != http.MethodHead {
+		_, _ = out.WriteTo(v.w) // the client is gone when this fails
+	}
+	return nil
+}
+
+// fail writes an error page. Who lacks credentials is asked for them.
+func (v *visit) fail(err error) {
+	status, message := statusOf(err), err.Error()
+	if status == 0 {
+		status, message = v.p.registry.Explain(v.Request, err)
+	}
+	if status == http.StatusUnauthorized {
+		v.w.Header().Set("WWW-Authenticate", `Basic realm="davit registry", charset="UTF-8"`)
+	}
+	body := map[string]any{"Status": status, "Text": http.StatusText(status), "Message": message, "Login": status == http.StatusUnauthorized}
+	crumbs := []crumb{{"Repositories", "/"}, {http.StatusText(status), ""}}
+	if err := v.show(status, errorPage, http.StatusText(status), crumbs, body); err != nil {
+		v.p.log.Error("an error page could not be written", "error", err)
+	}
+}
+
+// statusOf is the status of an error of these pages' own, 0 of others.
+func statusOf(err error) int {
+	for _, known := range []struct {
+		class  error
+		status int
+	}{
+		{errNotAllowed, http.StatusMethodNotAllowed},
+		{errdefs.ErrUnauthorized, http.StatusUnauthorized},
+		{errdefs.ErrInvalid, http.StatusBadRequest},
+		{errdefs.ErrExhausted, http.StatusUnprocessableEntity},
+		{errdefs.ErrUnavailable, http.StatusServiceUnavailable},
+		{errdefs.ErrNotFound, http.StatusNotFound},
+		{errdefs.ErrForbidden, http.StatusForbidden},
+	} {
+		if errors.Is(err, known.class) {
+			return known.status
+		}
+	}
+	return 0
+}
+
+// login asks for a user and goes back to where the visitor came from, if that is one of these pages.
+func (v *visit) login() error {
+	if v.visitor.User == "" && !v.visitor.Open {
+		return errdefs.Unauthorized("log in with the name and password that you use for docker login")
+	}
+	back := v.URL.Query().Get("back")
+	if u, err := url.Parse(back); err != nil || u.Host != "" || u.Scheme != "" || !Owns(u.Path) {
+		back = "/"
+	}
+	v.redirect(back)
+	return nil
+}
+
+func (v *visit) redirect(to string) {
+	v.w.Header().Set("Location", to)
+	v.w.WriteHeader(http.StatusSeeOther)
+}
