@@ -173,7 +173,7 @@ func (a *answer) link(text string) string {
 	return ""
 }
 
-// layer is a gzipped tar: "dir/", "path=content", "link->target".
+// layer is a gzipped tar: "dir/", "path=content", "link⇒target".
 func layer(t *testing.T, entries ...string) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -181,11 +181,12 @@ func layer(t *testing.T, entries ...string) []byte {
 	w := tar.NewWriter(z)
 	for _, e := range entries {
 		h := &tar.Header{Name: e, Mode: 0o755, Typeflag: tar.TypeDir}
+		link, target, isLink := strings.Cut(e, "⇒")
 		name, content, file := strings.Cut(e, "=")
-		if file {
+		if isLink {
+			h, file = &tar.Header{Name: link, Linkname: target, Typeflag: tar.TypeSymlink}, false
+		} else if file {
 			h = &tar.Header{Name: name, Mode: 0o644, Size: int64(len(content)), Typeflag: tar.TypeReg}
-		} else if name, target, isLink := strings.Cut(e, "->"); isLink {
-			h = &tar.Header{Name: name, Linkname: target, Typeflag: tar.TypeSymlink}
 		}
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)

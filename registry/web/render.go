@@ -8,8 +8,11 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/docker/go-units"
 
@@ -50,6 +53,7 @@ var functions = template.FuncMap{
 	"namespace":    func(name string) string { return name[:strings.LastIndexByte(name, '/')+1] },
 	"base":         func(name string) string { return name[strings.LastIndexByte(name, '/')+1:] },
 	"count":        count,
+	"visible":      visible,
 	"add":          func(a, b int) int { return a + b },
 	"negative":     func(n int64) int64 { return -n },
 }
@@ -69,6 +73,25 @@ func ago(t, now time.Time) string {
 		}
 	}
 	return "just now"
+}
+
+// visible writes what cannot be seen, and what turns the direction of writing, as escapes: a name must not look
+// like another.
+func visible(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsPrint(r) || r == '\t':
+			b.WriteRune(r)
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+		i += n
+	}
+	return b.String()
 }
 
 // count writes a number with its noun.

@@ -56,7 +56,7 @@ func (a *answer) wantHarmless() {
 func TestHostileTextIsText(t *testing.T) {
 	f := start(t, server.Options{})
 	name := strings.NewReplacer("/", "\\", "=", ":").Replace(hostile)
-	evil := layer(t, name+"/", name+"/"+name+"=x", "link->"+hostile, "javascript:alert(1)=x", "bad\xff\xfeutf8=x", "line\nbreak=x", "\u202egnp.exe=x")
+	evil := layer(t, name+"/", name+"/"+name+"=x", "link⇒"+hostile, "javascript:alert(1)=x", "bad\xff\xfeutf8=x", "line\nbreak=x", "\u202egnp.exe=x")
 	image := oci.Image{
 		OS: hostile, Architecture: "amd64", Author: hostile,
 		History: []oci.History{{CreatedBy: hostile}},
@@ -86,7 +86,7 @@ func TestHostileTextIsText(t *testing.T) {
 	} {
 		f.get(status, path).wantHarmless()
 	}
-	f.get(200, "/r/evil/-/files/"+string(d.Digest)).wants(name+"/", "link → "+hostile)
+	f.get(200, "/r/evil/-/files/"+string(d.Digest)).wants(name+"/", "link → "+hostile, `bad\xff\xfeutf8`, `line\nbreak`, `\u202egnp.exe`)
 }
 
 func TestHostHeaderIsText(t *testing.T) {

@@ -25,7 +25,7 @@ func (f *fixture) shop(repo string) (one, two oci.Descriptor) {
 	one = f.pushImage(repo, "v1", image, base, layer(f.t, "srv/app=version 1"))
 	image.Config.Env = []string{"PATH=/bin", "V=2"}
 	image.Config.Labels = map[string]string{"team": "green"}
-	two = f.pushImage(repo, "v2", image, base, layer(f.t, "srv/app=version 2!", "etc/.wh.old=", "srv/link->app"))
+	two = f.pushImage(repo, "v2", image, base, layer(f.t, "srv/app=version 2!", "etc/.wh.old=", "srv/link⇒app"))
 	return one, two
 }
 
