@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -19,8 +20,12 @@ import (
 //	caller --clone--> helper (one thread): cgroup; setns ...; clone(CLONE_PARENT, New) --> process; exit
 //
 // and the process is the caller's child in both cases. Neither helper nor process runs Go code before
-// execve: both do a short list of system calls with prepared arguments on their copy of the caller's
-// stack, all signals blocked. The program finds its signals blocked and must unblock them.
+// execve: both do a short list of system calls with prepared arguments, all signals blocked. The program
+// finds its signals blocked and must unblock them.
+//
+// A process that joins nothing is alone in its namespaces until execve, and so may share the caller's
+// memory until then, on a stack of its own. One that joins others could be looked into by them: it, and
+// the helper, have a copy.
 type Spawn struct {
 	Exe       *os.File   // the program, executed by descriptor
 	Argv, Env []string   // of the program; Argv[0] is the usual name
@@ -48,14 +53,20 @@ type Child struct {
 	PidFD *os.File
 	board *board
 	page  []byte
+	call  *spawnCall // what the process reads until execve
 }
 
-// board is a page shared by the caller, the helper and the process.
+// board is shared by the caller, the helper and the process; the rest of its page, and the pages after
+// it, are the stack of a process that shares memory.
 type board struct {
 	pid   int32 // of the process, when a helper cloned it
 	step  int32 // where a failure happened: one of the steps below
 	errno int32 // why; 0: no failure
+	using int32 // not 0 while a process that shares memory may read it; the kernel clears it (clone(2), CLONE_CHILD_CLEARTID)
 }
+
+// boardSize is the board's page and a stack.
+const boardSize = 4 * 4096
 
 const (
 	stepJoin = iota + 1
@@ -87,11 +98,22 @@ func (b *board) failure() error {
 	return fmt.Errorf("%s: %w", stepNames[b.step], syscall.Errno(b.errno))
 }
 
-// Close releases what c holds beside the process itself; PidFD stays open.
+// Close releases what c holds beside the process itself; PidFD stays open. The process has reached its
+// program or exited, or is about to.
 func (c *Child) Close() {
-	if c.page != nil {
-		unix.Munmap(c.page)
-		c.page, c.board = nil, nil
+	if c.page == nil {
+		return
+	}
+	c.awaitProgram()
+	unix.Munmap(c.page)
+	c.page, c.board, c.call = nil, nil, nil
+}
+
+// awaitProgram waits until the process does not share memory any more. futex(2): the kernel wakes whoever
+// waits for the word that it clears.
+func (c *Child) awaitProgram() {
+	for using := atomic.LoadInt32(&c.board.using); using != 0; using = atomic.LoadInt32(&c.board.using) {
+		syscall.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&c.board.using)), 0, uintptr(using), 0, 0, 0)
 	}
 }
 
@@ -183,12 +205,12 @@ func (s *Spawn) prepare() (call *spawnCall, err error) {
 	for _, j := range s.Join {
 		call.joins = append(call.joins, joinCall{j.FD.Fd(), uintptr(j.Kinds)})
 	}
-	call.setCloneArgs(s)
-	call.page, err = unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	call.page, err = unix.Mmap(-1, 0, boardSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return call, err
 	}
 	call.board = (*board)(unsafe.Pointer(&call.page[0]))
+	call.setCloneArgs(s)
 	return call, nil
 }
 
@@ -208,9 +230,22 @@ func (c *spawnCall) setCloneArgs(s *Spawn) {
 		c.args.flags |= unix.CLONE_PIDFD
 		c.args.pidFD = uint64(uintptr(unsafe.Pointer(&c.pidfd)))
 		c.args.exitSignal = uint64(unix.SIGCHLD)
+		c.shareMemory()
 		return
 	}
 	c.args.flags |= unix.CLONE_PARENT // and with it the helper's exit signal
+}
+
+// shareMemory lets the process run in the caller's memory until execve. A new time namespace needs
+// memory of its own (time_namespaces(7)).
+func (c *spawnCall) shareMemory() {
+	if !sharesMemory || c.args.flags&unix.CLONE_NEWTIME != 0 {
+		return
+	}
+	c.board.using = 1
+	c.args.flags |= unix.CLONE_VM | unix.CLONE_CHILD_SETTID | unix.CLONE_CHILD_CLEARTID
+	c.args.childTID = uint64(uintptr(unsafe.Pointer(&c.board.using)))
+	c.args.stack, c.args.stackSize = uint64(uintptr(unsafe.Pointer(&c.page[0]))), uint64(len(c.page))
 }
 
 // placeFiles moves every descriptor that the child uses above the numbers that it will place files at.
@@ -276,7 +311,7 @@ func (c *spawnCall) clone() (*Child, error) {
 		return nil, fmt.Errorf("clone: %w", errno)
 	}
 	if len(c.joins) == 0 {
-		return &Child{pid, os.NewFile(uintptr(c.pidfd), "pidfd"), c.board, c.page}, nil
+		return &Child{pid, os.NewFile(uintptr(c.pidfd), "pidfd"), c.board, c.page, c}, nil
 	}
 	return c.adopt(pid)
 }
@@ -298,7 +333,7 @@ func (c *spawnCall) adopt(helper int) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Child{pid, pidfd, c.board, c.page}, nil
+	return &Child{pid, pidfd, c.board, c.page, c}, nil
 }
 
 // forkBlocked clones with all signals blocked, so that no handler of the caller runs in the child.
@@ -319,6 +354,10 @@ func (c *spawnCall) fork() (uintptr, syscall.Errno) {
 	args := &c.args
 	if len(c.joins) != 0 {
 		args = &c.helper
+	}
+	if args.stack != 0 {
+		pid, errno := cloneOnStack(args, unsafe.Sizeof(*args), c)
+		return pid, syscall.Errno(errno)
 	}
 	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
 	if errno != 0 || pid != 0 {
