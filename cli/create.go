@@ -11,6 +11,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
 
+	"davit/api/client"
 	"davit/oci/errdefs"
 )
 
@@ -44,25 +45,28 @@ func (a *app) create(ctx context.Context, f *createFlags, request container.Crea
 	if err != nil {
 		return "", err
 	}
-	created, err := a.createPulling(ctx, f, request)
+	var created container.CreateResponse
+	err = a.pulling(ctx, f, request.Image, func(query url.Values) error {
+		return a.engine.Post(ctx, "/containers/create", query, client.Sparse{Value: request}, &created)
+	})
 	if err != nil {
-		if file != nil {
-			err = errors.Join(err, file.Close(), os.Remove(f.cidFile))
-		}
-		return "", err
+		return "", errors.Join(err, file.remove())
 	}
-	for _, warning := range created.Warnings {
-		fmt.Fprintln(a.err, "WARNING:", warning)
-	}
-	if file == nil {
-		return created.ID, nil
-	}
-	_, err = file.WriteString(created.ID)
-	return created.ID, errors.Join(err, file.Close())
+	a.warn(created.Warnings)
+	return created.ID, file.write(created.ID)
 }
 
+func (a *app) warn(warnings []string) {
+	for _, warning := range warnings {
+		fmt.Fprintln(a.err, "WARNING:", warning)
+	}
+}
+
+// cidFile is the file of --cidfile, or nil.
+type cidFile struct{ *os.File }
+
 // openCIDFile claims the file before the container exists: it must be new.
-func openCIDFile(path string) (*os.File, error) {
+func openCIDFile(path string) (*cidFile, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -70,23 +74,38 @@ func openCIDFile(path string) (*os.File, error) {
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("container ID file found, make sure the other container isn't running or delete %s", path)
 	}
-	return file, err
+	return &cidFile{file}, err
 }
 
-func (a *app) createPulling(ctx context.Context, f *createFlags, request container.CreateRequest) (container.CreateResponse, error) {
-	var created container.CreateResponse
+func (c *cidFile) write(id string) error {
+	if c == nil {
+		return nil
+	}
+	_, err := c.WriteString(id)
+	return errors.Join(err, c.Close())
+}
+
+func (c *cidFile) remove() error {
+	if c == nil {
+		return nil
+	}
+	return errors.Join(c.Close(), os.Remove(c.Name()))
+}
+
+// pulling makes an attempt to create a container, with the query that f asks for; when the image is missing
+// it pulls that and tries again. It connects to the engine first.
+func (a *app) pulling(ctx context.Context, f *createFlags, image string, attempt func(url.Values) error) error {
 	switch f.pull {
 	case "always":
-		if err := a.pullImage(ctx, request.Image, f.platform, f.quiet, a.err); err != nil {
-			return created, err
+		if err := a.pullImage(ctx, image, f.platform, f.quiet, a.err); err != nil {
+			return err
 		}
 	case "missing", "never", "":
 	default:
-		return created, fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", f.pull)
+		return fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", f.pull)
 	}
-	engine, err := a.client()
-	if err != nil {
-		return created, err
+	if _, err := a.client(); err != nil {
+		return err
 	}
 	query := url.Values{}
 	for key, value := range map[string]string{"name": f.name, "platform": f.platform} {
@@ -94,13 +113,13 @@ func (a *app) createPulling(ctx context.Context, f *createFlags, request contain
 			query.Set(key, value)
 		}
 	}
-	err = engine.Post(ctx, "/containers/create", query, request, &created)
+	err := attempt(query)
 	if f.pull != "missing" || !errors.Is(err, errdefs.ErrNotFound) || !isMissingImage(err) {
-		return created, err
+		return err
 	}
-	fmt.Fprintf(a.err, "Unable to find image '%s' locally\n", familiar(request.Image))
-	if err := a.pullImage(ctx, request.Image, f.platform, f.quiet, a.err); err != nil {
-		return created, err
+	fmt.Fprintf(a.err, "Unable to find image '%s' locally\n", familiar(image))
+	if err := a.pullImage(ctx, image, f.platform, f.quiet, a.err); err != nil {
+		return err
 	}
-	return created, engine.Post(ctx, "/containers/create", query, request, &created)
+	return attempt(query)
 }

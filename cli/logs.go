@@ -68,7 +68,7 @@ func (a *app) logs(ctx context.Context, name string, query url.Values) error {
 		_, err = copyTo(a.out, response.Body)
 		return err
 	}
-	return demultiplex(response.Body, a.out, a.err)
+	return demultiplex(response.Body, a.out, a.err, a.err)
 }
 
 func (a *app) logsClearCommand() *cobra.Command {

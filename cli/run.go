@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -46,18 +47,33 @@ func (a *app) runDetached(ctx context.Context, f *createFlags, request container
 	}
 	c := request.Config
 	c.AttachStdin, c.AttachStdout, c.AttachStderr, c.StdinOnce = false, false, false, false
-	id, err := a.create(ctx, f, request)
+	file, err := openCIDFile(f.cidFile)
 	if err != nil {
 		return err
 	}
-	if err := a.engine.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
-		return startError(err)
+	var created container.CreateResponse
+	err = a.pulling(ctx, f, request.Image, func(query url.Values) error {
+		return a.engine.Post(ctx, "/davit/run", query, client.Sparse{Value: request}, &created)
+	})
+	if err != nil {
+		return notRun(err, file)
 	}
-	fmt.Fprintln(a.out, id)
-	return nil
+	a.warn(created.Warnings)
+	fmt.Fprintln(a.out, created.ID)
+	return file.write(created.ID)
 }
 
-// runAttached attaches and waits before it starts the container: no output and no exit is missed.
+// notRun is what remains of a run that failed: a container that could not be started has left its ID.
+func notRun(err error, file *cidFile) error {
+	var refused *client.Error
+	if errors.As(err, &refused) && refused.Header["Container-Id"] != "" {
+		return errors.Join(startError(err), file.write(refused.Header["Container-Id"]))
+	}
+	return errors.Join(err, file.remove())
+}
+
+// runAttached runs a container and follows it to its end. A terminal takes several exchanges with the
+// engine, since its stream has no place for the exit code.
 func (a *app) runAttached(ctx context.Context, f *createFlags, request container.CreateRequest, sigProxy bool, detachKeys string) error {
 	c := request.Config
 	if err := needTerminal(c.AttachStdin, c.Tty); err != nil {
@@ -67,15 +83,64 @@ func (a *app) runAttached(ctx context.Context, f *createFlags, request container
 	if err != nil {
 		return err
 	}
-	if c.Tty {
-		rows, cols := terminalSize()
-		request.HostConfig.ConsoleSize = [2]uint{rows, cols}
+	if !c.Tty {
+		return a.runPiped(ctx, f, request, sigProxy)
 	}
+	rows, cols := terminalSize()
+	request.HostConfig.ConsoleSize = [2]uint{rows, cols}
 	id, err := a.create(ctx, f, request)
 	if err != nil {
 		return err
 	}
 	return a.startFollowed(ctx, id, request.HostConfig.AutoRemove, sigProxy, c, keys)
+}
+
+// runPiped runs a container without a terminal in one exchange: no output and no exit is missed.
+func (a *app) runPiped(ctx context.Context, f *createFlags, request container.CreateRequest, sigProxy bool) error {
+	file, err := openCIDFile(f.cidFile)
+	if err != nil {
+		return err
+	}
+	signals := catchSignals(sigProxy)
+	var stream *client.Stream
+	err = a.pulling(ctx, f, request.Image, func(query url.Values) (err error) {
+		selectStreams(query, request.Config)
+		stream, err = a.engine.Hijack(ctx, client.Request{Method: "POST", Path: "/davit/run", Query: query, JSON: client.Sparse{Value: request}})
+		return err
+	})
+	if err != nil {
+		return notRun(err, file)
+	}
+	defer stream.Close()
+	id := stream.Header["Container-Id"]
+	if err := file.write(id); err != nil {
+		return err
+	}
+	if text := stream.Header["Container-Warnings"]; text != "" {
+		var warnings []string
+		if err := json.Unmarshal([]byte(text), &warnings); err != nil {
+			return fmt.Errorf("decode the engine's warnings: %w", err)
+		}
+		a.warn(warnings)
+	}
+	defer a.forward(ctx, id, signals)()
+	s := &session{stream: stream, out: a.out, err: a.err}
+	if request.Config.AttachStdin {
+		s.in = a.in
+	}
+	if err := s.run(); err != nil {
+		return err
+	}
+	return s.ending.status()
+}
+
+// selectStreams asks for the streams that are to be attached.
+func selectStreams(query url.Values, c *container.Config) {
+	for name, on := range map[string]bool{"stdin": c.AttachStdin, "stdout": c.AttachStdout, "stderr": c.AttachStderr} {
+		if on {
+			query.Set(name, "1")
+		}
+	}
 }
 
 // startFollowed attaches to a container and waits for it before it starts it, and follows it to its end.
@@ -90,9 +155,7 @@ func (a *app) startFollowed(ctx context.Context, id string, autoRemove, sigProxy
 		condition = container.WaitConditionRemoved
 	}
 	exited := a.waitFor(ctx, id, condition)
-	if sigProxy && !c.Tty {
-		defer a.forwardSignals(ctx, id)()
-	}
+	defer a.forward(ctx, id, catchSignals(sigProxy && !c.Tty))()
 	if err := a.engine.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
 		return startError(err)
 	}
@@ -102,11 +165,7 @@ func (a *app) startFollowed(ctx context.Context, id string, autoRemove, sigProxy
 // attach1 opens the streams that the configuration asks for.
 func (a *app) attach1(ctx context.Context, id string, c *container.Config, keys []byte) (*session, error) {
 	query := url.Values{"stream": {"1"}}
-	for name, on := range map[string]bool{"stdin": c.AttachStdin, "stdout": c.AttachStdout, "stderr": c.AttachStderr} {
-		if on {
-			query.Set(name, "1")
-		}
-	}
+	selectStreams(query, c)
 	stream, err := a.engine.Hijack(ctx, client.Request{Method: "POST", Path: "/containers/" + id + "/attach", Query: query})
 	if err != nil {
 		return nil, err
@@ -123,6 +182,16 @@ func (a *app) attach1(ctx context.Context, id string, c *container.Config, keys 
 type ending struct {
 	code int
 	err  error
+}
+
+var errLost = errors.New("the engine went away before the container ended; its exit code is not known")
+
+func endingOf(w container.WaitResponse) ending {
+	e := ending{code: int(w.StatusCode)}
+	if w.Error != nil {
+		e.err = errors.New(w.Error.Message)
+	}
+	return e
 }
 
 // status makes the container's exit code this program's.
@@ -147,12 +216,9 @@ func (a *app) waitFor(ctx context.Context, id string, condition container.WaitCo
 	}
 	go func() {
 		defer response.Body.Close()
-		result := ending{err: errors.New("the engine went away before the container ended; its exit code is not known")}
+		result := ending{err: errLost}
 		_ = client.Messages(response.Body, func(w container.WaitResponse) error {
-			result = ending{code: int(w.StatusCode)}
-			if w.Error != nil {
-				result.err = errors.New(w.Error.Message)
-			}
+			result = endingOf(w)
 			return nil
 		})
 		ended <- result

@@ -116,9 +116,7 @@ func (a *app) attachTo(ctx context.Context, name string, noStdin, sigProxy bool,
 		return err
 	}
 	defer s.stream.Close()
-	if sigProxy && !c.Tty {
-		defer a.forwardSignals(ctx, inspected.ID)()
-	}
+	defer a.forward(ctx, inspected.ID, catchSignals(sigProxy && !c.Tty))()
 	return a.finish(ctx, s, inspected.ID, exited)
 }
 

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/moby/moby/api/types/container"
 	"golang.org/x/term"
 
 	"davit/api/client"
@@ -29,7 +32,11 @@ type session struct {
 	err    io.Writer
 	tty    bool
 	detach []byte // keys that end the session in a terminal
+	ending ending // of the container, when the stream tells it: see exitStream
 }
+
+// exitStream is the number of the last frame of a run: how the container ended.
+const exitStream = 3
 
 // run copies until the output ends, or until the user detaches. Input does not keep it waiting.
 func (s *session) run() error {
@@ -40,14 +47,13 @@ func (s *session) run() error {
 		}
 		defer restore()
 	}
+	if s.in == nil {
+		return s.copyOutput()
+	}
 	output := make(chan error, 1)
 	go func() { output <- s.copyOutput() }()
 	input := make(chan error, 1)
-	if s.in == nil {
-		input = nil
-	} else {
-		go func() { input <- s.copyInput() }()
-	}
+	go func() { input <- s.copyInput() }()
 	select {
 	case err := <-output:
 		return err
@@ -76,11 +82,25 @@ func (s *session) copyOutput() error {
 		_, err := io.Copy(s.out, s.stream)
 		return err
 	}
-	return demultiplex(s.stream, s.out, s.err)
+	var end bytes.Buffer
+	if err := demultiplex(s.stream, s.out, s.err, &end); err != nil {
+		return err
+	}
+	s.ending = ending{err: errLost}
+	if end.Len() == 0 {
+		return nil
+	}
+	var w container.WaitResponse
+	if err := json.Unmarshal(end.Bytes(), &w); err != nil {
+		return fmt.Errorf("decode how the container ended: %w", err)
+	}
+	s.ending = endingOf(w)
+	return nil
 }
 
-// demultiplex takes Docker's frames apart: stream number, three zeros, big-endian length, payload.
-func demultiplex(r io.Reader, out, errs io.Writer) error {
+// demultiplex takes Docker's frames apart: stream number, three zeros, big-endian length, payload. What
+// comes as exitStream goes to end.
+func demultiplex(r io.Reader, out, errs, end io.Writer) error {
 	var head [8]byte
 	for {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -90,8 +110,11 @@ func demultiplex(r io.Reader, out, errs io.Writer) error {
 			return fmt.Errorf("read output: %w", err)
 		}
 		w := out
-		if head[0] == 2 {
+		switch head[0] {
+		case 2:
 			w = errs
+		case exitStream:
+			w = end
 		}
 		if _, err := io.CopyN(w, r, int64(binary.BigEndian.Uint32(head[4:]))); err != nil {
 			return fmt.Errorf("read output: %w", err)
@@ -221,10 +244,21 @@ func (a *app) followSize(ctx context.Context, path string) (stop func()) {
 	return func() { signal.Stop(changed); cancel() }
 }
 
-// forwardSignals passes the signals that this process gets to the container, until stop is called.
-func (a *app) forwardSignals(ctx context.Context, id string) (stop func()) {
+// catchSignals keeps the signals that this process gets for forward; nil when they are not to be caught.
+func catchSignals(on bool) chan os.Signal {
+	if !on {
+		return nil
+	}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGALRM)
+	return signals
+}
+
+// forward passes signals to the container, until stop is called.
+func (a *app) forward(ctx context.Context, id string, signals chan os.Signal) (stop func()) {
+	if signals == nil {
+		return func() {}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		for {

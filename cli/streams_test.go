@@ -41,10 +41,10 @@ func TestDetachReader(t *testing.T) {
 func TestDemultiplex(t *testing.T) {
 	stream := "\x01\x00\x00\x00\x00\x00\x00\x03out" + "\x02\x00\x00\x00\x00\x00\x00\x03err" + "\x01\x00\x00\x00\x00\x00\x00\x01!"
 	var out, errs bytes.Buffer
-	if err := demultiplex(strings.NewReader(stream), &out, &errs); err != nil || out.String() != "out!" || errs.String() != "err" {
+	if err := demultiplex(strings.NewReader(stream), &out, &errs, io.Discard); err != nil || out.String() != "out!" || errs.String() != "err" {
 		t.Errorf("got %q, %q, %v", out.String(), errs.String(), err)
 	}
-	if err := demultiplex(strings.NewReader(stream[:len(stream)-1]), io.Discard, io.Discard); err == nil {
+	if err := demultiplex(strings.NewReader(stream[:len(stream)-1]), io.Discard, io.Discard, io.Discard); err == nil {
 		t.Error("a frame that ends early was taken")
 	}
 }

@@ -55,6 +55,7 @@ type Response struct {
 type Error struct {
 	Status  int
 	Message string
+	Header  Header
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -105,7 +106,7 @@ func readError(response *Response) error {
 	if message.Message == "" {
 		message.Message = fmt.Sprintf("the engine answered with status %d", response.Status)
 	}
-	return &Error{response.Status, message.Message}
+	return &Error{response.Status, message.Message, response.Header}
 }
 
 // Call sends in as JSON, if it is not nil, and decodes the answer into out, if it is not nil.
@@ -160,6 +161,7 @@ func Messages[T any](body io.Reader, f func(T) error) error {
 // Stream is a hijacked connection: output comes in, input goes out.
 type Stream struct {
 	*conn
+	Header Header
 	// Multiplexed says that output is in frames with a stream number, not raw bytes of a terminal.
 	Multiplexed bool
 }
@@ -179,7 +181,7 @@ func (c *Client) Hijack(ctx context.Context, r Request) (*Stream, error) {
 	if response.Status != 101 && response.Status != 200 {
 		return nil, errors.Join(fmt.Errorf("%s %s: the engine answered with status %d instead of a stream", r.Method, r.Path, response.Status), conn.Close())
 	}
-	return &Stream{conn, response.Header["Content-Type"] == multiplexedType}, nil
+	return &Stream{conn, response.Header, response.Header["Content-Type"] == multiplexedType}, nil
 }
 
 // send writes the request on an idle or new connection and reads the head of the answer. An idle

@@ -26,7 +26,7 @@ func (s *Server) attach(w http.ResponseWriter, r *request) error {
 			return err
 		}
 	}
-	c, err := takeOver(w, r, streamKind(r, at.Tty))
+	c, err := takeOver(w, r, streamKind(r, at.Tty), nil)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (s *Server) runExec(w http.ResponseWriter, r *request, id string, q wire.Ex
 			return err
 		}
 	}
-	c, err := takeOver(w, r, streamKind(r, q.Tty))
+	c, err := takeOver(w, r, streamKind(r, q.Tty), nil)
 	if err != nil {
 		return err
 	}

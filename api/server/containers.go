@@ -30,21 +30,26 @@ func (s *Server) listContainers(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) createContainer(w http.ResponseWriter, r *request) error {
-	body := wire.CreateRequest{}
-	if err := r.decode(&body, false); err != nil {
-		return err
-	}
-	platform, err := platformOf(r.query("platform"))
+	q, err := createRequest(r)
 	if err != nil {
 		return err
 	}
-	made, err := s.Engine.Containers.Create(r.Context(), engine.CreateRequest{
-		Name: r.query("name"), Platform: platform, Config: body.Config, HostConfig: body.HostConfig, Networking: body.NetworkingConfig,
-	})
+	made, err := s.Engine.Containers.Create(r.Context(), q)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusCreated, made)
+}
+
+func createRequest(r *request) (engine.CreateRequest, error) {
+	body := wire.CreateRequest{}
+	if err := r.decode(&body, false); err != nil {
+		return engine.CreateRequest{}, err
+	}
+	platform, err := platformOf(r.query("platform"))
+	return engine.CreateRequest{
+		Name: r.query("name"), Platform: platform, Config: body.Config, HostConfig: body.HostConfig, Networking: body.NetworkingConfig,
+	}, err
 }
 
 // platformOf reads a platform: os/arch[/variant], or as newer clients send it, JSON.

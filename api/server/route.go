@@ -162,6 +162,7 @@ func (s *Server) table() routes {
 		{get, "/plugins/{name...}", noPlugin},
 		{post, "/plugins/{name...}", noPlugin},
 		{del, "/plugins/{name...}", noPlugin},
+		{post, "/davit/run", s.run},
 		{post, "/davit/containers/{id}/logs/clear", s.clearLogs},
 		{get, "/davit/images/{name...}/history", s.tagLog},
 		{post, "/davit/images/{name...}/rollback", s.rollbackTag},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -35,8 +36,8 @@ func (c *client) closeWrite() {
 }
 
 // takeOver answers a request to switch to a raw stream. Clients that ask for an upgrade get one;
-// old ones get 200.
-func takeOver(w http.ResponseWriter, r *request, kind string) (*client, error) {
+// old ones get 200. The answer has the fields of more, which may be nil.
+func takeOver(w http.ResponseWriter, r *request, kind string, more http.Header) (*client, error) {
 	hijacker, ok := w.(http.Hijacker)
 	if !ok {
 		return nil, errdefs.Invalid("this connection cannot be taken over")
@@ -45,11 +46,15 @@ func takeOver(w http.ResponseWriter, r *request, kind string) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
-	answer := "HTTP/1.1 200 OK\r\nContent-Type: " + kind + "\r\n\r\n"
+	var answer bytes.Buffer
 	if strings.EqualFold(r.Header.Get("Upgrade"), "tcp") {
-		answer = "HTTP/1.1 101 UPGRADED\r\nContent-Type: " + kind + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nApi-Version: " + NewestVersion + "\r\n\r\n"
+		answer.WriteString("HTTP/1.1 101 UPGRADED\r\nContent-Type: " + kind + "\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nApi-Version: " + NewestVersion + "\r\n")
+	} else {
+		answer.WriteString("HTTP/1.1 200 OK\r\nContent-Type: " + kind + "\r\n")
 	}
-	if _, err := io.WriteString(conn, answer); err != nil {
+	_ = more.Write(&answer) // a buffer takes everything
+	answer.WriteString("\r\n")
+	if _, err := conn.Write(answer.Bytes()); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("take over connection: %w", err)
 	}
