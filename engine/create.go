@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -158,9 +157,9 @@ func (c *Containers) describe(r *container.Record, q CreateRequest, img image.Im
 		return err
 	}
 	r.UserNS = container.Isolate(r.HostConfig, peers, c.UserMode)
-	r.Dir = filepath.Join(c.Root, "containers", r.ID)
+	r.Dir = filepath.Join(c.Options.Run, "containers", r.ID)
 	if logs := r.HostConfig.LogConfig.Type; logs == "json-file" || logs == "local" {
-		r.LogPath = filepath.Join(r.Dir, r.ID+"-json.log")
+		r.LogPath = filepath.Join(c.logDir(r.ID), r.ID+"-json.log")
 	}
 	return c.check(r)
 }
@@ -256,12 +255,11 @@ func (c *Containers) furnish(ctx context.Context, r *container.Record, u *undo) 
 		return fmt.Errorf("create container: %w", err)
 	}
 	u.add(func() { c.removeSnapshot(r.ID) })
-	if err := os.MkdirAll(r.Dir, 0o710); err != nil {
-		return fmt.Errorf("create container: %w", err)
-	}
-	u.add(func() { os.RemoveAll(r.Dir) })
 	return c.volumesFor(ctx, r, u)
 }
+
+// logDir is where a container's log will be, from its first output on.
+func (s *shared) logDir(id string) string { return filepath.Join(s.Root, "containers", id) }
 
 func (s *shared) removeSnapshot(id string) {
 	if err := s.Snapshots.Remove(context.Background(), id); err != nil && !errors.Is(err, errdefs.ErrNotFound) {

@@ -194,8 +194,10 @@ func (l *lifecycle) dismantle(ctx context.Context, r *container.Record, volumes 
 	if err := l.Snapshots.Remove(ctx, r.ID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
-	if err := removeAll(r.Dir); err != nil {
-		return err
+	for _, dir := range []string{r.Dir, l.logDir(r.ID)} {
+		if err := removeAll(dir); err != nil {
+			return err
+		}
 	}
 	if r.HostConfig.IpcMode.IsShareable() {
 		if err := removeAll(l.shmDir(r.ID)); err != nil {

@@ -28,6 +28,9 @@ func (s *shared) writeFiles(r *container.Record, endpoints []endpoint) (containe
 		}
 		return filesIn(a.record().Dir), nil
 	}
+	if err := os.Mkdir(r.Dir, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+		return container.Files{}, fmt.Errorf("prepare container: %w", err)
+	}
 	files := filesIn(r.Dir)
 	hosts, err := s.hosts(r, endpoints)
 	if err != nil {

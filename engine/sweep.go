@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 )
@@ -36,7 +37,7 @@ func (l *lifecycle) discard(key string) {
 	if err := l.Snapshots.Remove(l.context, key); err != nil && !isNotFound(err) {
 		l.Log.Error("remove snapshot", "container", key, "error", err)
 	}
-	if err := removeAll(filepath.Join(l.Root, "containers", key)); err != nil {
+	if err := errors.Join(removeAll(filepath.Join(l.Options.Run, "containers", key)), removeAll(l.logDir(key))); err != nil {
 		l.Log.Error("remove container's directory", "container", key, "error", err)
 	}
 }

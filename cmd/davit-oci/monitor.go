@@ -78,6 +78,6 @@ func serveMonitor(o monitor.Options, root string, systemd bool, level string, st
 		return err
 	}
 	runtime.GOMAXPROCS(min(runtime.NumCPU(), monitorProcessors))
-	debug.SetGCPercent(50) // small when idle counts for more than a few collections in a burst
+	debug.SetGCPercent(200) // a burst collects rarely; what it leaves goes back to the kernel when it is over
 	return monitor.Run(context.Background(), o)
 }

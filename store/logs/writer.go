@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -16,7 +17,7 @@ const MaxLine = 16 << 10
 
 // WriterOptions say where a Writer writes and how much it keeps.
 type WriterOptions struct {
-	Path     string            // the current file; its directory exists
+	Path     string            // the current file; it and its directory are made for the first entry
 	MaxSize  int64             // bytes in one file; 0: unlimited
 	MaxFiles int               // files in all, the current one included; less than 1 means 1
 	Attrs    map[string]string // written with each entry
@@ -52,7 +53,7 @@ type Writer struct {
 	last    error
 }
 
-// NewWriter opens the log for appending; what is there stays.
+// NewWriter makes a writer that appends to the log; what is there stays.
 func NewWriter(o WriterOptions) (*Writer, error) {
 	if o.Buffers == nil {
 		o.Buffers = new(Buffers)
@@ -65,14 +66,16 @@ func NewWriter(o WriterOptions) (*Writer, error) {
 		}
 		w.attrs = string(attrs)
 	}
-	if err := w.open(); err != nil {
-		return nil, err
-	}
 	return w, nil
 }
 
 func (w *Writer) open() error {
-	file, err := os.OpenFile(w.options.Path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	file, err := openAppending(w.options.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(w.options.Path), 0o710); err == nil {
+			file, err = openAppending(w.options.Path)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
@@ -83,6 +86,10 @@ func (w *Writer) open() error {
 	}
 	w.file, w.size = file, info.Size()
 	return nil
+}
+
+func openAppending(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
 }
 
 // Write logs output of a stream. Complete lines are in the file when it returns, the beginning of a
