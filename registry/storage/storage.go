@@ -87,6 +87,18 @@ type Record struct {
 	Put     time.Time // or touched
 }
 
+// Tails is an extra ability: uploads can be read while they grow. What AppendUpload took from its reader
+// can be read once it reads again.
+type Tails interface {
+	OpenUpload(ctx context.Context, id string) (Tail, error)
+}
+
+// Tail reads an upload; one that is opened stays readable when the upload becomes a blob or goes.
+type Tail interface {
+	io.ReaderAt
+	io.Closer
+}
+
 // Records are small values under slash-separated keys. All changes are atomic.
 type Records interface {
 	GetRecord(ctx context.Context, key string) ([]byte, error)

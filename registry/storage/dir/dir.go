@@ -35,7 +35,10 @@ type Store struct {
 	locks [stripes]sync.Mutex // before the locks between processes: waiting there costs a thread
 }
 
-var _ storage.Store = (*Store)(nil)
+var (
+	_ storage.Store = (*Store)(nil)
+	_ storage.Tails = (*Store)(nil)
+)
 
 // Open makes the root's directories if need be.
 func Open(root string) (*Store, error) {

@@ -16,6 +16,7 @@ import (
 
 	"davit/oci"
 	"davit/oci/errdefs"
+	"davit/registry/storage"
 )
 
 // hashState is the content of uploads/<id>/hash: the running hash over the first Offset bytes of data.
@@ -67,6 +68,15 @@ func (s *Store) openUpload(id string) (*os.File, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// OpenUpload implements storage.Tails.
+func (s *Store) OpenUpload(_ context.Context, id string) (storage.Tail, error) {
+	file, err := os.Open(s.uploadPath(id, "data"))
+	if err != nil {
+		return nil, notFound(err, "upload %s is unknown", id)
 	}
 	return file, nil
 }
