@@ -45,8 +45,9 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 		c.Immutable = append(c.Immutable, pattern)
 		return nil
 	})
-	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots and rules for repositories, read again when it changes")
+	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots, rules for repositories and upstreams; rules are read again when it changes")
 	flags.BoolVar(&c.NoPages, "no-pages", false, "serve no web pages, only the API")
+	cacheFlags(flags, &c)
 	flags.StringVar(&c.AccessLog, "access-log", "", "file to append a line of JSON to for every request; - for standard output")
 	if len(args) > 0 && (args[0] == "tags" || args[0] == "rollback") {
 		return useRegistry(ctx, args, os.Stdout, output, log)

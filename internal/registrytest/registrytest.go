@@ -106,6 +106,9 @@ type Fault struct {
 	Corrupt  bool        // change a byte of the body
 	Stall    bool        // send half of the headers' promise and then nothing, until the client leaves
 	NoRange  bool        // ignore the Range header
+
+	HoldAt int64           // after so many bytes of the body
+	Hold   <-chan struct{} // wait until this is closed, or the client leaves
 }
 
 // StartProxy runs a proxy before the registry at host:port until the test ends.
@@ -196,6 +199,9 @@ func (b *body) Write(p []byte) (int, error) {
 	if b.fault.Stall {
 		limit = 1
 	}
+	if f := b.fault; f.Hold != nil && b.written+int64(len(p)) > f.HoldAt {
+		return b.hold(p)
+	}
 	if limit > 0 && b.written+int64(len(p)) > limit {
 		b.send(p[:limit-b.written])
 		b.ResponseWriter.(http.Flusher).Flush()
@@ -205,6 +211,23 @@ func (b *body) Write(p []byte) (int, error) {
 		panic(http.ErrAbortHandler)
 	}
 	return b.send(p)
+}
+
+// hold sends a part, waits, and sends the rest.
+func (b *body) hold(p []byte) (int, error) {
+	first, err := b.send(p[:b.fault.HoldAt-b.written])
+	if err != nil {
+		return first, err
+	}
+	b.ResponseWriter.(http.Flusher).Flush()
+	select {
+	case <-b.fault.Hold:
+		b.fault.Hold = nil
+	case <-b.request.Context().Done():
+		panic(http.ErrAbortHandler)
+	}
+	rest, err := b.Write(p[first:])
+	return first + rest, err
 }
 
 func (b *body) send(p []byte) (int, error) {

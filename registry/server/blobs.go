@@ -41,13 +41,17 @@ func (s *Server) getBlob(r request) error {
 		return unknown(err, "BLOB_UNKNOWN")
 	}
 	defer blob.Close()
+	r.blobHeader(d)
+	http.ServeContent(r.w, r.Request, "", time.Time{}, blob)
+	return nil
+}
+
+func (r request) blobHeader(d oci.Digest) {
 	header := r.w.Header()
 	header.Set("Docker-Content-Digest", string(d))
 	header.Set("Content-Type", "application/octet-stream")
 	header.Set("Etag", `"`+string(d)+`"`)
 	header.Set("Cache-Control", "max-age=31536000, immutable")
-	http.ServeContent(r.w, r.Request, "", time.Time{}, blob)
-	return nil
 }
 
 // deleteBlob unlinks the blob from this repository; the collector removes what no repository links.

@@ -117,17 +117,22 @@ func (s *Server) setTag(r request, tag string, d oci.Digest) error {
 	if err != nil && (d == "" || !errors.Is(err, errdefs.ErrNotFound)) || now == d {
 		return err
 	}
-	if err := r.repo.note(ctx, tag, d, r.by); err != nil {
+	return s.moveTag(ctx, r.repo, tag, d, r.by)
+}
+
+// moveTag does what setTag decided. The caller has the tag's turn.
+func (s *Server) moveTag(ctx context.Context, repo repository, tag string, d oci.Digest, by string) error {
+	if err := repo.note(ctx, tag, d, by); err != nil {
 		return err
 	}
 	// The name of the log itself, so that logs can be listed though their tags are gone.
-	if err := s.store.PutRecord(ctx, r.repo.key("_history", tag), nil); err != nil {
+	if err := s.store.PutRecord(ctx, repo.key("_history", tag), nil); err != nil {
 		return err
 	}
 	if d == "" {
-		return s.store.DeleteRecord(ctx, r.repo.tagKey(tag))
+		return s.store.DeleteRecord(ctx, repo.tagKey(tag))
 	}
-	return s.store.PutRecord(ctx, r.repo.tagKey(tag), []byte(d))
+	return s.store.PutRecord(ctx, repo.tagKey(tag), []byte(d))
 }
 
 // mayMove returns what a tag names, and fails when it is immutable and names something else than d.

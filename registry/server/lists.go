@@ -96,6 +96,11 @@ func (s *Server) listReferrers(r request) error {
 	if err != nil {
 		return err
 	}
+	return r.referrers(all)
+}
+
+// referrers answers with those of the artifact type that the client asks for.
+func (r request) referrers(all []oci.Descriptor) error {
 	if artifactType := r.URL.Query().Get("artifactType"); artifactType != "" {
 		all = slices.DeleteFunc(all, func(d oci.Descriptor) bool { return d.ArtifactType != artifactType })
 		r.w.Header().Set("OCI-Filters-Applied", "artifactType")
@@ -104,5 +109,5 @@ func (s *Server) listReferrers(r request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	return r.json(oci.MediaTypeIndex, oci.Index{SchemaVersion: 2, MediaType: oci.MediaTypeIndex, Manifests: all})
+	return r.json(oci.MediaTypeIndex, oci.Index{SchemaVersion: 2, MediaType: oci.MediaTypeIndex, Manifests: append([]oci.Descriptor{}, all...)})
 }

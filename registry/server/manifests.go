@@ -294,16 +294,24 @@ func (s *Server) deleteManifest(r request) error {
 			return err
 		}
 	}
+	if err := s.dropManifest(ctx, r.repo, d, e); err != nil {
+		return err
+	}
+	r.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+// dropManifest takes a manifest out of a repository; its content is the collector's.
+func (s *Server) dropManifest(ctx context.Context, repo repository, d oci.Digest, e entry) error {
 	keys := []string{}
 	if e.Subject != "" {
-		keys = append(keys, r.repo.referrerKey(e.Subject, d))
+		keys = append(keys, repo.referrerKey(e.Subject, d))
 	}
-	for _, key := range append(keys, r.repo.manifestKey(d)) {
+	for _, key := range append(keys, repo.manifestKey(d)) {
 		if err := s.store.DeleteRecord(ctx, key); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 			return err
 		}
 	}
-	r.w.WriteHeader(http.StatusAccepted)
 	return nil
 }
 

@@ -87,6 +87,7 @@ type metrics struct {
 	requests sync.Map // requestKind to *requestCount
 	inFlight atomic.Int64
 
+	evictedBlobs, evictedBytes                                   atomic.Int64
 	collections, collectFailures, collectedBlobs, collectedBytes atomic.Int64
 }
 
@@ -123,7 +124,6 @@ func (m *metrics) add(kind requestKind, took time.Duration, bytes int64) {
 
 // write gives all counters in Prometheus' text format 0.0.4.
 func (m *metrics) write(w io.Writer) {
-	family := func(name, kind, help string) { fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }
 	kinds := map[string]*requestCount{}
 	m.requests.Range(func(key, value any) bool {
 		k := key.(requestKind)
@@ -135,26 +135,58 @@ func (m *metrics) write(w io.Writer) {
 		labels = append(labels, label)
 	}
 	slices.Sort(labels)
-	family("davit_registry_request_duration_seconds", "histogram", "Requests by what was asked for and answered, and how long they took.")
+	family(w, "davit_registry_request_duration_seconds", "histogram", "Requests by what was asked for and answered, and how long they took.")
 	for _, label := range labels {
 		kinds[label].write(w, label)
 	}
-	family("davit_registry_response_bytes_total", "counter", "Bytes of response bodies.")
+	family(w, "davit_registry_response_bytes_total", "counter", "Bytes of response bodies.")
 	for _, label := range labels {
 		fmt.Fprintf(w, "davit_registry_response_bytes_total{%s} %d\n", label, kinds[label].bytes.Load())
 	}
-	for _, single := range []struct {
-		name, kind, help string
-		value            *atomic.Int64
-	}{
+	for _, single := range []series{
 		{"davit_registry_requests_in_flight", "gauge", "Requests being answered.", &m.inFlight},
 		{"davit_registry_collections_total", "counter", "Collections that ran to their end.", &m.collections},
 		{"davit_registry_collection_failures_total", "counter", "Collections that failed.", &m.collectFailures},
 		{"davit_registry_collected_blobs_total", "counter", "Contents removed by collections.", &m.collectedBlobs},
 		{"davit_registry_collected_bytes_total", "counter", "Bytes removed by collections.", &m.collectedBytes},
 	} {
-		family(single.name, single.kind, single.help)
-		fmt.Fprintf(w, "%s %d\n", single.name, single.value.Load())
+		single.write(w)
+	}
+}
+
+// series is a metric without labels.
+type series struct {
+	name, kind, help string
+	value            *atomic.Int64
+}
+
+func (s series) write(w io.Writer) {
+	family(w, s.name, s.kind, s.help)
+	fmt.Fprintf(w, "%s %d\n", s.name, s.value.Load())
+}
+
+func family(w io.Writer, name, kind, help string) {
+	fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+}
+
+// cacheSeries are what the cache and its eviction count.
+func (s *Server) cacheSeries() []series {
+	if s.cache == nil {
+		return nil
+	}
+	c := &s.cache.Counters
+	return []series{
+		{"davit_registry_cache_upstream_requests_total", "counter", "Requests to upstreams and their token servers.", &c.Requests},
+		{"davit_registry_cache_hits_total", "counter", "Manifests and blobs of upstreams that were there.", &c.Hits},
+		{"davit_registry_cache_misses_total", "counter", "Manifests and blobs that were fetched.", &c.Misses},
+		{"davit_registry_cache_joined_total", "counter", "Readers who followed a fetch that others had caused.", &c.Joined},
+		{"davit_registry_cache_stale_total", "counter", "Answers that could not be checked with the upstream.", &c.Stale},
+		{"davit_registry_cache_resumed_total", "counter", "Fetches that went on where an earlier one had ended.", &c.Resumed},
+		{"davit_registry_cache_wrong_total", "counter", "Fetches whose bytes had another digest.", &c.Wrong},
+		{"davit_registry_cache_fetched_bytes_total", "counter", "Bytes of blobs that came from upstreams.", &c.Fetched},
+		{"davit_registry_cache_held_bytes", "gauge", "Bytes of blobs in the cache, about.", &s.eviction.held},
+		{"davit_registry_cache_evicted_blobs_total", "counter", "Contents that the cache gave up.", &s.metrics.evictedBlobs},
+		{"davit_registry_cache_evicted_bytes_total", "counter", "Bytes that the cache gave up.", &s.metrics.evictedBytes},
 	}
 }
 
@@ -173,6 +205,9 @@ func (c *requestCount) write(w io.Writer, label string) {
 func (s *Server) serveMetrics(r request) error {
 	var text strings.Builder
 	s.metrics.write(&text)
+	for _, single := range s.cacheSeries() {
+		single.write(&text)
+	}
 	r.w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = io.WriteString(r.w, text.String()) // the client is gone when this fails
 	return nil

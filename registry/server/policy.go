@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"davit/oci/errdefs"
+	"davit/registry/cache"
 	"davit/registry/storage"
 	"davit/registry/web"
 )
@@ -29,6 +30,14 @@ type Rules struct {
 	Htpasswd string  `json:"htpasswd,omitempty"` // file of users with bcrypt hashes
 	Robots   []Robot `json:"robots,omitempty"`
 	Rules    []Rule  `json:"rules"`
+
+	// Upstreams are registries whose content is cached; they are read at the start only.
+	Upstreams []cache.Upstream `json:"upstreams,omitempty"`
+}
+
+// open says whether the file is about nothing but upstreams: then everybody may do everything.
+func (r Rules) open() bool {
+	return r.Htpasswd == "" && r.Robots == nil && r.Rules == nil && r.Upstreams != nil
 }
 
 // Robot is an account for programs. It logs in as "robot+NAME" with its secret (a user name of Basic
@@ -146,6 +155,9 @@ func (p *Policy) current() *policyState {
 
 // decide returns the name of the rule that decides and whether it allows. user is "" for anonymous.
 func (r Rules) decide(user, repository, action string) (rule string, allowed bool) {
+	if r.open() {
+		return "there are no rules", true
+	}
 	for _, rule := range r.Rules {
 		if rule.covers(user, repository, action) {
 			return rule.Name, !rule.Deny
@@ -171,7 +183,7 @@ func (p *Policy) Authorize(w http.ResponseWriter, r *http.Request, name, action 
 		return user, err
 	}
 	if name == "" { // the ping: who may enter at all
-		if user == "" && claim == nil {
+		if user == "" && claim == nil && !state.rules.open() {
 			p.challenge(w, r, name, action)
 			return "", fail("UNAUTHORIZED", "authentication required")
 		}
@@ -181,7 +193,8 @@ func (p *Policy) Authorize(w http.ResponseWriter, r *http.Request, name, action 
 		action = "admin"
 	}
 	rule, allowed := state.rules.decide(user, name, action)
-	if allowed && (claim == nil || claim.covers(name, action)) {
+	_, spelled, _, _ := parse(r.URL.Path) // a copy's repository may be asked for by the upstream's name alone
+	if allowed && (claim == nil || claim.covers(name, action) || claim.covers(spelled, action)) {
 		return user, nil
 	}
 	if allowed {

@@ -75,17 +75,20 @@ func (r repository) register(ctx context.Context) error {
 // hasBlob returns the blob's size if this repository holds it. Whoever asks may be about to refer to the
 // blob, so a link of some age is made young again: the collector takes only old ones.
 func (r repository) hasBlob(ctx context.Context, d oci.Digest) (int64, error) {
-	linked, err := r.store.RecordTime(ctx, r.blobKey(d))
-	if err != nil {
+	if err := r.use(ctx, r.blobKey(d)); err != nil {
 		return 0, unknown(err, "BLOB_UNKNOWN")
-	}
-	if time.Since(linked) > r.refresh {
-		if err := r.store.TouchRecord(ctx, r.blobKey(d)); err != nil {
-			return 0, unknown(err, "BLOB_UNKNOWN")
-		}
 	}
 	size, err := r.store.StatBlob(ctx, d)
 	return size, unknown(err, "BLOB_UNKNOWN")
+}
+
+// use makes a record of some age young again.
+func (r repository) use(ctx context.Context, key string) error {
+	at, err := r.store.RecordTime(ctx, key)
+	if err == nil && time.Since(at) > r.refresh {
+		err = r.store.TouchRecord(ctx, key)
+	}
+	return err
 }
 
 func (r repository) linkBlob(ctx context.Context, d oci.Digest) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"davit/oci/errdefs"
+	"davit/registry/cache"
 	"davit/registry/storage"
 	"davit/registry/storage/bucket"
 	"davit/registry/storage/dir"
@@ -31,8 +32,12 @@ type Config struct {
 	CollectGrace  time.Duration
 	HistoryKeep   time.Duration // see Options
 	Immutable     []string
-	Rules         string // file of Rules; empty: none
-	NoPages       bool   // no pages for people
+	Rules         string           // file of Rules; empty: none
+	NoPages       bool             // no pages for people
+	Upstreams     []cache.Upstream // beside those of the file
+	CacheSize     int64            // see Server.LimitCache
+	CacheAge      time.Duration
+	CacheDir      string // where content arrives from upstreams when Root is a bucket
 	AccessLog     string // file to append a JSON object to for every request; "-" for stdout, empty: none
 }
 
@@ -59,6 +64,8 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	go func() { served <- server.Serve(listener) }()
 	collected := make(chan struct{})
 	go func() { defer close(collected); registry.collectEvery(ctx, config) }()
+	evicted := make(chan struct{})
+	go func() { defer close(evicted); registry.evictEvery(ctx, evictEvery) }()
 	indexed := make(chan struct{})
 	go func() { defer close(indexed); registry.deltas.Run(ctx) }()
 	select {
@@ -68,7 +75,9 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
+	registry.closeCache() // whose readers would wait for more
 	err = server.Shutdown(grace)
+	<-evicted
 	<-collected
 	<-indexed
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -103,7 +112,24 @@ func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error)
 	if o.AccessLog, err = accessLog(config.AccessLog); err != nil {
 		return nil, err
 	}
-	return New(store, log, o), nil
+	s := New(store, log, o)
+	return s, s.openCache(config)
+}
+
+// evictEvery is how often the cache is looked through for what was not used for long.
+const evictEvery = time.Hour
+
+// openCache makes the registry a cache when there are upstreams.
+func (s *Server) openCache(config Config) error {
+	upstreams := config.Upstreams
+	if policy, ok := s.auth.(*Policy); ok {
+		upstreams = append(policy.current().rules.Upstreams, upstreams...)
+	}
+	if len(upstreams) == 0 {
+		return nil
+	}
+	s.LimitCache(config.CacheSize, config.CacheAge)
+	return s.UseCache(cache.Options{Upstreams: upstreams}, config.CacheDir)
 }
 
 func openStore(ctx context.Context, root string) (storage.Store, error) {

@@ -32,6 +32,7 @@ import (
 
 	"davit/internal/turn"
 	"davit/oci/ref"
+	"davit/registry/cache"
 	"davit/registry/delta"
 	"davit/registry/storage"
 	"davit/registry/web"
@@ -56,6 +57,8 @@ type Server struct {
 	turns      turn.Turns[string] // of tags that move, by key
 	metrics    metrics
 	deltas     *delta.Service
+	cache      *cache.Cache // nil: no upstreams
+	eviction   eviction
 	readiness  atomic.Pointer[readiness]
 	pages      *web.Pages // nil: none
 	origins    http.CrossOriginProtection
@@ -234,13 +237,21 @@ func (s *Server) serve(w *seen, r *http.Request) error {
 	if err := s.checkOrigin(r); err != nil && found != pageRoute {
 		return err
 	}
+	upstream, copied := s.target(found, r, name)
+	if copied {
+		name = upstream.Name
+	}
 	if s.auth != nil && !found.open {
 		user, err := s.auth.Authorize(w, r, name, action(r.Method))
 		if w.by = user; err != nil {
 			return err
 		}
 	}
-	return handle(s, request{r, w, s.repository(name), arg, author(w.by, r)})
+	asked := request{r, w, s.repository(name), arg, author(w.by, r)}
+	if copied {
+		return s.fill(asked, found, upstream)
+	}
+	return handle(s, asked)
 }
 
 // checkOrigin refuses what a browser sends on behalf of another site: it sends the password that it knows
