@@ -44,6 +44,7 @@ var containerVerbs = []verb{
 	{"cp", "run", (*app).cpCommand},
 	{"diff", "run", (*app).diffCommand},
 	{"update", "run", (*app).updateCommand},
+	{"replace", "run", (*app).replaceCommand},
 	{"export", "run", (*app).exportCommand},
 	{"commit", "run", (*app).commitCommand},
 }

@@ -20,6 +20,8 @@ type actor struct {
 	turn chan struct{} // holds one token while a change is under way
 	now  atomic.Pointer[view]
 
+	replacing atomic.Bool // another container is taking its place
+
 	mu      sync.Mutex // guards what follows; never held across I/O
 	waiting []*waitingClient
 	execs   map[string]*execution

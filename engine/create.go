@@ -41,11 +41,20 @@ type CreateRequest struct {
 }
 
 // Create makes a container that does not run yet.
-func (c *Containers) Create(ctx context.Context, q CreateRequest) (_ wire.CreateResponse, err error) {
+func (c *Containers) Create(ctx context.Context, q CreateRequest) (wire.CreateResponse, error) {
+	r, err := c.create(ctx, q, func(*container.Record) {})
+	if err != nil {
+		return wire.CreateResponse{}, err
+	}
+	return wire.CreateResponse{ID: r.ID, Warnings: c.warnings(r)}, nil
+}
+
+// create is Create with a last word about the record, before anything is made.
+func (c *Containers) create(ctx context.Context, q CreateRequest, adapt func(*container.Record)) (_ *container.Record, err error) {
 	var u undo
 	defer func() { u.unless(err == nil) }()
 	if q.Config == nil {
-		return wire.CreateResponse{}, errdefs.Invalid("config cannot be empty in order to create a container")
+		return nil, errdefs.Invalid("config cannot be empty in order to create a container")
 	}
 	r := &container.Record{ID: q.ID, Created: c.Now().UTC(), State: container.State{Status: container.Created}}
 	if r.ID == "" {
@@ -53,25 +62,26 @@ func (c *Containers) Create(ctx context.Context, q CreateRequest) (_ wire.Create
 	}
 	img, err := c.resolveImage(ctx, q)
 	if err != nil {
-		return wire.CreateResponse{}, err
+		return nil, err
 	}
 	q.Config = namedForGood(q.Config, img)
 	if r.Name, err = c.takeName(q.Name, r.ID); err != nil {
-		return wire.CreateResponse{}, err
+		return nil, err
 	}
 	u.add(func() { c.roster.release(r.Name, r.ID) })
 	if err := c.describe(r, q, img); err != nil {
-		return wire.CreateResponse{}, err
+		return nil, err
 	}
+	adapt(r)
 	if err := c.furnish(ctx, r, &u); err != nil {
-		return wire.CreateResponse{}, err
+		return nil, err
 	}
 	if err := c.journal.save(r); err != nil {
-		return wire.CreateResponse{}, err
+		return nil, err
 	}
 	c.roster.add(newActor(r))
 	c.tell(r, events.ActionCreate, nil)
-	return wire.CreateResponse{ID: r.ID, Warnings: c.warnings(r)}, nil
+	return r, nil
 }
 
 func (c *Containers) resolveImage(ctx context.Context, q CreateRequest) (image.Image, error) {
@@ -145,6 +155,7 @@ func (c *Containers) describe(r *container.Record, q CreateRequest, img image.Im
 	if err := container.CheckCPUs(&r.HostConfig.Resources, c.Facts.CPUs); err != nil {
 		return err
 	}
+	r.Asked = q.Config
 	r.Image = container.Image{ID: img.ID, Name: q.Config.Image, Layers: img.Layers, Manifest: img.Manifest, OS: img.Config.OS}
 	if err := c.endpoints(r, q.Networking); err != nil {
 		return err

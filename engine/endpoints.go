@@ -32,7 +32,10 @@ func (s *shared) allocate(ctx context.Context, r *container.Record) ([]endpoint,
 	var endpoints []endpoint
 	for i, name := range networkOrder(r) {
 		q := s.endpointRequest(r, name, r.Endpoints[name])
-		if i == 0 {
+		switch {
+		case r.Trying():
+			q.Aliases, q.DNSNames, q.PortsLater = nil, nil, i == 0 && len(ports) > 0
+		case i == 0:
 			q.Ports = ports
 		}
 		e, err := s.Options.Networks.Allocate(ctx, q)

@@ -19,6 +19,10 @@ const (
 	healthStartInterval = 5 * time.Second
 	healthRetries       = 3
 	healthResults       = 5 // kept for inspect
+
+	// tryInterval is the wait between the checks of a container that is to take over from another, in the
+	// time before its first check would be due: they can only bring good news early.
+	tryInterval = 500 * time.Millisecond
 )
 
 // checked says whether a container has a health check.
@@ -70,11 +74,19 @@ func (l *lifecycle) probe(ctx context.Context, a *actor, since time.Time) {
 
 // interval is the wait before the next check: shorter while the container starts.
 func interval(h *wire.HealthConfig, r *container.Record, since, now time.Time) time.Duration {
+	if early(h, r, since, now) {
+		return min(tryInterval, orElse(h.Interval, healthInterval))
+	}
 	starting := r.State.Health != nil && r.State.Health.Status == wire.Starting && now.Sub(since) < h.StartPeriod
 	if starting {
 		return orElse(h.StartInterval, healthStartInterval)
 	}
 	return orElse(h.Interval, healthInterval)
+}
+
+// early says whether a check is one that only a container on trial gets.
+func early(h *wire.HealthConfig, r *container.Record, since, at time.Time) bool {
+	return r.Trying() && at.Sub(since) < orElse(h.Interval, healthInterval)
 }
 
 func orElse(d, other time.Duration) time.Duration {
@@ -120,7 +132,8 @@ func (l *lifecycle) recordHealth(ctx context.Context, a *actor, h *wire.HealthCo
 		return
 	}
 	old := r.State.Health
-	next := assess(old, h, result, result.Start.Sub(since) < h.StartPeriod)
+	grace := result.Start.Sub(since) < h.StartPeriod || early(h, r, since, result.Start)
+	next := assess(old, h, result, grace)
 	r.State.Health = next
 	a.publish(r)
 	if next.Status != old.Status {

@@ -80,6 +80,23 @@ func (j *journal) save(r *container.Record) error {
 	return b.err
 }
 
+// saveBoth is save for two records that belong together: after a crash both are as before or both as
+// now. (Of two in files, the first may be alone.)
+func (j *journal) saveBoth(first, second *container.Record) error {
+	if first.AutoRemove() || second.AutoRemove() {
+		if err := j.save(first); err != nil {
+			return err
+		}
+		return j.save(second)
+	}
+	j.mu.Lock()
+	j.pending[first.ID], j.pending[second.ID] = change{record: first}, change{record: second}
+	b := j.soon()
+	j.mu.Unlock()
+	<-b.done
+	return b.err
+}
+
 // saveLater is save that does not wait; a failure is logged, and made good with the next record.
 func (j *journal) saveLater(r *container.Record) {
 	if !r.AutoRemove() {
@@ -109,6 +126,11 @@ func (j *journal) enqueue(id string, c change) *batch {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.pending[id] = c
+	return j.soon()
+}
+
+// soon has what is pending written, and returns the batch it is in; the caller holds the lock.
+func (j *journal) soon() *batch {
 	select {
 	case j.wake <- struct{}{}:
 	default:

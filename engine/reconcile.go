@@ -18,6 +18,7 @@ func (l *lifecycle) load() error {
 	if err != nil {
 		return err
 	}
+	renameSucceeded(records)
 	for _, r := range records {
 		if r.UserNS.Mode == container.UserPrivate {
 			l.ids.claim(r.UserNS.Base)
@@ -44,11 +45,11 @@ func (l *lifecycle) reconcile(ctx context.Context) error {
 	case !errors.Is(err, errdefs.ErrUnavailable):
 		return err
 	}
-	var late []func()
+	held, late := l.successions()
 	for _, a := range l.roster.all() {
 		s, exists := tasks[a.id]
 		delete(tasks, a.id)
-		if then := l.settle(a, s, exists); then != nil {
+		if then := l.settle(a, s, exists, held[a.id]); then != nil {
 			late = append(late, then)
 		}
 	}
@@ -117,8 +118,9 @@ func (l *lifecycle) watchLoss(c *task.Client) {
 	}
 }
 
-// settle brings one record up to date. What takes long is returned, to be done later.
-func (l *lifecycle) settle(a *actor, s task.State, exists bool) func() {
+// settle brings one record up to date. What takes long is returned, to be done later. A held container is
+// not to be started.
+func (l *lifecycle) settle(a *actor, s task.State, exists, held bool) func() {
 	r := a.record()
 	alive := exists && (s.Status == task.StatusRunning || s.Status == task.StatusPaused)
 	switch {
@@ -132,7 +134,7 @@ func (l *lifecycle) settle(a *actor, s task.State, exists bool) func() {
 	case exists:
 		return func() { l.orphan(s) }
 	}
-	return l.settleDown(a, r)
+	return l.settleDown(a, r, held)
 }
 
 // adopt publishes a container as running, as the monitor has it.
@@ -149,7 +151,7 @@ func (l *lifecycle) adopt(a *actor, r *container.Record, s task.State) {
 }
 
 // settleDown is settle for a container without a task.
-func (l *lifecycle) settleDown(a *actor, r *container.Record) func() {
+func (l *lifecycle) settleDown(a *actor, r *container.Record, held bool) func() {
 	again := container.StartAtBoot(r.HostConfig.RestartPolicy, r.State)
 	if s := r.State.Status; s.Alive() || s == container.Starting || s == container.Restarting {
 		down := r.Clone()
@@ -161,6 +163,8 @@ func (l *lifecycle) settleDown(a *actor, r *container.Record) func() {
 		l.journal.saveLater(down)
 	}
 	switch {
+	case held:
+		return nil
 	case r.AutoRemove():
 		return func() { l.resumeRemoval(a) }
 	case again:

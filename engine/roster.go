@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +37,16 @@ func (r *roster) release(name, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.names[name] == id {
+		delete(r.names, name)
+	}
+}
+
+// rename moves names from one container to the next, all at once: names to ids.
+func (r *roster) rename(names map[string]string, gone ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.Copy(r.names, names)
+	for _, name := range gone {
 		delete(r.names, name)
 	}
 }

@@ -164,6 +164,7 @@ func (s *Server) table() routes {
 		{del, "/plugins/{name...}", noPlugin},
 		{post, "/davit/run", s.run},
 		{post, "/davit/containers/{id}/logs/clear", s.clearLogs},
+		{post, "/davit/containers/{id}/replace", s.replaceContainer},
 		{get, "/davit/images/{name...}/history", s.tagLog},
 		{post, "/davit/images/{name...}/rollback", s.rollbackTag},
 		{http.MethodOptions, "/{any...}", func(http.ResponseWriter, *request) error { return nil }},

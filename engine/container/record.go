@@ -26,6 +26,36 @@ type Record struct {
 	Dir        string                               `json:"dir"` // its hosts, hostname, resolv.conf and log files
 	LogPath    string                               `json:"logPath,omitempty"`
 	State      State                                `json:"state"`
+
+	// Asked is the request's configuration alone: what a container keeps when it gets another image. Records
+	// of older engines have none.
+	Asked    *container.Config `json:"asked,omitempty"`
+	Succeeds *Succession       `json:"succeeds,omitempty"` // while it takes over from another container
+}
+
+// Succession is the intent that one container takes the place of another. It is recorded with the
+// successor before anything happens, and gone from its record when all is done. An engine that starts
+// and finds one goes back if Moved is false, and on if it is true.
+type Succession struct {
+	Old     string        `json:"old"`     // id of the container that gives way
+	Name    string        `json:"name"`    // what is taken over
+	OldName string        `json:"oldName"` // what the old one is called from then on
+	Moved   bool          `json:"moved,omitempty"`
+	Resume  bool          `json:"resume,omitempty"` // the old one was stopped for it, and is to run again if it fails
+	Keep    bool          `json:"keep,omitempty"`   // the old one stays, stopped
+	Drain   time.Duration `json:"drain,omitempty"`  // how long connections to the old one may go on
+}
+
+// Trying says whether the container has yet to show that it can take over: until then it has neither
+// names nor ports of its own.
+func (r *Record) Trying() bool { return r.Succeeds != nil && !r.Succeeds.Moved }
+
+// WithSuccession returns a copy of the record whose succession is changed.
+func (r *Record) WithSuccession(change func(*Succession)) *Record {
+	c, s := r.Clone(), *r.Succeeds
+	change(&s)
+	c.Succeeds = &s
+	return c
 }
 
 // Image is what the record holds of the image it was made from, so that the container outlives its names.
