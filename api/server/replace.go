@@ -35,7 +35,7 @@ func (s *Server) replaceContainer(w http.ResponseWriter, r *request) error {
 	if err := r.decode(&q, false); err != nil {
 		return err
 	}
-	m := newMessages(w)
+	m := s.newMessages(w)
 	done, err := s.Engine.Containers.Replace(r.Context(), r.vars["id"], engine.ReplaceOptions(q), func(step string) { m.status("", step) })
 	switch {
 	case errors.Is(err, errdefs.ErrNotModified):
