@@ -24,6 +24,7 @@ type copier struct {
 	// plainBlobs says to keep also the blobs of layers that are plain tars: they make a broken pull
 	// resumable, and cost the disk the same bytes twice.
 	plainBlobs bool
+	deltas     *deltas // nil: none
 }
 
 // copied is an image whose blobs and layers are in the stores, and which has no record yet.
@@ -156,6 +157,10 @@ func (c *copier) layer(ctx context.Context, desc oci.Descriptor, diffIDs []oci.D
 	plain := string(desc.Digest) == string(diffIDs[len(diffIDs)-1])
 	if plain && !c.plainBlobs {
 		return false, c.plainLayer(ctx, desc, diffIDs)
+	}
+	if c.deltaLayer(ctx, desc, diffIDs) {
+		c.report.status(desc.Digest.Short(), "Pull complete")
+		return false, nil
 	}
 	for attempt := 1; ; attempt++ {
 		kept, err = c.blobLayer(ctx, desc, diffIDs)

@@ -41,6 +41,9 @@ func (s *Store) Pull(ctx context.Context, r ref.Ref, o PullOptions) (Pulled, err
 		return Pulled{}, err
 	}
 	pulled := Pulled{Image: img, Target: target, Newer: !known || before.ID != got.id || before.Target.Digest != target.Digest || got.layers > 0}
+	if c.deltas.used() {
+		c.report.status("", c.deltas.summary())
+	}
 	c.report.status("", "Digest: "+string(target.Digest))
 	c.report.status("", pulled.Status(r))
 	return pulled, nil
@@ -90,7 +93,13 @@ func (s *Store) fetch(ctx context.Context, c *copier, r ref.Ref, target oci.Desc
 	if err := s.setPull(r, &pullRecord{Manifest: from.desc, Since: s.o.Now().UTC()}); err != nil {
 		return copied{}, err
 	}
+	if c.deltas, err = s.deltas(c.source, r, from); err != nil {
+		return copied{}, err
+	}
 	unpacked, complete, err := c.layers(ctx, from)
+	if err == nil && c.deltas.used() {
+		err = s.o.Layers.Sync(ctx)
+	}
 	if err != nil {
 		return copied{}, err
 	}

@@ -41,6 +41,7 @@ type endpoint struct {
 	userAgent string
 	http      *http.Client
 	auth      *challenge.Authorizer
+	deltas    atomic.Bool // it said that it sends deltas
 
 	down atomic.Bool // a mirror from which no sensible answer came
 

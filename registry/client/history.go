@@ -49,19 +49,8 @@ func (r *Repository) Rollback(ctx context.Context, tag string, d oci.Digest) err
 func (r *Repository) own(ctx context.Context, method, path string, scopes []challenge.Scope, reply any) error {
 	ctx, cancel := context.WithTimeout(ctx, r.client.o.IdleTimeout)
 	defer cancel()
-	base, err := r.origin().reach(ctx)
+	resp, err := r.ask(ctx, r.origin(), method, path, scopes)
 	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, base.String()+"/davit/v1/"+r.name.Path+"/"+path, nil)
-	if err != nil {
-		return fmt.Errorf("ask registry %s: %w", r.name.Domain, err)
-	}
-	resp, err := r.origin().send(ctx, req, scopes)
-	if err != nil {
-		return err
-	}
-	if resp, err = checked(resp, http.StatusOK); err != nil {
 		return fmt.Errorf("registry %s: %w", r.name.Domain, err)
 	}
 	defer resp.Body.Close()
@@ -69,4 +58,21 @@ func (r *Repository) own(ctx context.Context, method, path string, scopes []chal
 		return fmt.Errorf("read answer of registry %s: %w", r.name.Domain, err)
 	}
 	return nil
+}
+
+// ask makes a request below /davit/v1/<repository>/ whose success is 200.
+func (r *Repository) ask(ctx context.Context, e *endpoint, method, path string, scopes []challenge.Scope) (*http.Response, error) {
+	base, err := e.reach(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, base.String()+"/davit/v1/"+r.name.Path+"/"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := e.send(ctx, req, scopes)
+	if err != nil {
+		return nil, err
+	}
+	return checked(resp, http.StatusOK)
 }

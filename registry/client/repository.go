@@ -113,6 +113,9 @@ func (r *Repository) do(ctx context.Context, e *endpoint, q request) (*http.Resp
 	if err != nil {
 		return nil, err
 	}
+	if resp.Header.Get(deltaHeader) != "" {
+		e.deltas.Store(true)
+	}
 	return checked(resp, q.accept...)
 }
 

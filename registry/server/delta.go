@@ -18,6 +18,9 @@ const deltaHeader = "Davit-Delta"
 // deltaDelay is how long after the last push chunk lists are made.
 const deltaDelay = 500 * time.Millisecond
 
+// MakeDeltas makes what deltas need of the images that are pushed, until ctx ends. Without it there are none.
+func (s *Server) MakeDeltas(ctx context.Context) { s.deltas.Run(ctx) }
+
 // getDelta sends of a layer what differs from the layers that the client names as its own.
 func (s *Server) getDelta(r request) error {
 	want, err := r.digest()

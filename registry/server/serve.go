@@ -67,7 +67,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	evicted := make(chan struct{})
 	go func() { defer close(evicted); registry.evictEvery(ctx, evictEvery) }()
 	indexed := make(chan struct{})
-	go func() { defer close(indexed); registry.deltas.Run(ctx) }()
+	go func() { defer close(indexed); registry.MakeDeltas(ctx) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve registry: %w", err)
