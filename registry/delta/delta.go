@@ -51,7 +51,7 @@ const (
 	maxChunks   = 1 << 22
 	keepLately  = 16
 	// worst is how much of an archive is sent at most, in parts of it: with more, the plain layer is as quick.
-	worst = 4
+	worst = 8
 )
 
 // Repositories is what a Service needs of the registry. What is not there is errdefs.ErrNotFound.
