@@ -72,6 +72,9 @@ func (a *app) report(err error) int {
 	return a.failure()
 }
 
+// usageStatus is the exit status for flags that a verb does not have, or not with that value.
+const usageStatus = 125
+
 // failure is the exit status of a command that did not do its work: 125 where the status would otherwise
 // be the container's, else 1.
 func (a *app) failure() int {
@@ -101,7 +104,7 @@ func (a *app) root(args []string) *cobra.Command {
 	a.global.add(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		a.running = cmd
-		return fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())
+		return &exitError{usageStatus, fmt.Sprintf("%v\n\nUsage:  %s\n\nRun '%s --help' for more information", err, cmd.UseLine(), cmd.CommandPath())}
 	})
 	name := firstArgument(args)
 	i := slices.IndexFunc(verbs, func(v verb) bool { return v.name == name })

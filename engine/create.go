@@ -9,7 +9,6 @@ import (
 	"maps"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -167,7 +166,7 @@ func (c *Containers) describe(r *container.Record, q CreateRequest, img image.Im
 	if err != nil {
 		return err
 	}
-	r.UserNS = container.Isolate(r.HostConfig, peers, c.UserMode)
+	r.UserNS = container.Isolate(r.HostConfig, peers, c.UserMode).Fit(r.Config.User, r.HostConfig.GroupAdd, idSize)
 	r.Dir = filepath.Join(c.Options.Run, "containers", r.ID)
 	if logs := r.HostConfig.LogConfig.Type; logs == "json-file" || logs == "local" {
 		r.LogPath = filepath.Join(c.logDir(r.ID), r.ID+"-json.log")
@@ -180,8 +179,11 @@ func (c *Containers) check(r *container.Record) error {
 	if _, err := container.ParseSecurity(r.HostConfig.SecurityOpt); err != nil {
 		return err
 	}
-	if !slices.Contains([]string{"json-file", "local", "none"}, r.HostConfig.LogConfig.Type) {
-		return errdefs.Invalid("logger: no log driver named '%s' is registered", r.HostConfig.LogConfig.Type)
+	if err := checkLogs(r.HostConfig.LogConfig); err != nil {
+		return err
+	}
+	if err := c.checkLinks(r); err != nil {
+		return err
 	}
 	if rt := r.HostConfig.Runtime; rt != "davit" && rt != "runc" && rt != "io.containerd.runc.v2" {
 		return errdefs.Invalid("unknown or invalid runtime name: %s", rt)
@@ -218,16 +220,42 @@ func (c *Containers) endpoints(r *container.Record, networking *wirenet.Networki
 		if mode.IsHost() && name != string(mode) {
 			return errdefs.Invalid("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
 		}
-		if _, err := c.Options.Networks.Get(name); err != nil {
+		if err := c.checkEndpoint(name, r.Endpoints[name]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// checkEndpoint refuses addresses where a network has no place for them. A network that does not exist
+// may until the container starts.
+func (s *shared) checkEndpoint(name string, e *wirenet.EndpointSettings) error {
+	n, err := s.Options.Networks.Get(name)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c := e.IPAMConfig; n.Predefined() && c != nil && (c.IPv4Address.IsValid() || c.IPv6Address.IsValid()) {
+		return errdefs.Invalid("user specified IP address is supported on user defined networks only")
+	}
+	return nil
+}
+
+// findOther finds another container that a request names. That it does not exist is a mistake in the
+// request: clients take an answer that something was not found for a missing image, and pull that.
+func (c *Containers) findOther(name string) (*actor, error) {
+	a, err := c.roster.find(name)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil, errdefs.Invalid("%v", err)
+	}
+	return a, err
+}
+
 // mountsOf is where --volumes-from looks.
 func (c *Containers) mountsOf(name string) ([]container.Mount, error) {
-	a, err := c.roster.find(name)
+	a, err := c.findOther(name)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +270,7 @@ func (c *Containers) peers(h *wire.HostConfig) ([]container.Peer, error) {
 		if !ok {
 			continue
 		}
-		a, err := c.roster.find(name)
+		a, err := c.findOther(name)
 		if err != nil {
 			return nil, err
 		}

@@ -124,12 +124,21 @@ func (x *Execs) Start(ctx context.Context, id string, o StartOptions) (stream, e
 	}
 	conn, err := x.run(context.WithoutCancel(ctx), e, o)
 	if err != nil {
-		e.ended(exitCodeOf(err))
+		e.ended(execExitCode(err))
 		x.later(e)
 		return nil, execError(err)
 	}
 	x.tell(e.actor.record(), events.Action("exec_start: "+strings.Join(e.request.Cmd, " ")), map[string]string{"execID": e.id})
 	return conn, nil
+}
+
+// execExitCode is the exit code of an exec that could not be started: there is a container to run it in, so
+// it is never that of one which has none.
+func execExitCode(err error) int {
+	if code := exitCodeOf(err); code != notStarted {
+		return code
+	}
+	return cannotExecute
 }
 
 // execError gives the reason why a program could not be executed Docker's words and class.

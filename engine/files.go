@@ -7,20 +7,16 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-
-	"github.com/docker/go-units"
 
 	"davit/engine/container"
 	"davit/network"
 	"davit/oci/errdefs"
-	"davit/task"
 )
 
 // writeFiles writes a container's hostname, hosts and resolv.conf, which belong to its root, and
 // returns where they are. A container in another's network has the other's files.
-func (s *shared) writeFiles(r *container.Record, endpoints []endpoint) (container.Files, error) {
+func (s *shared) writeFiles(r *container.Record, endpoints []endpoint, links []linked) (container.Files, error) {
 	if name := r.HostConfig.NetworkMode.ConnectedContainer(); r.HostConfig.NetworkMode.IsContainer() {
 		a, err := s.roster.find(name)
 		if err != nil {
@@ -32,7 +28,7 @@ func (s *shared) writeFiles(r *container.Record, endpoints []endpoint) (containe
 		return container.Files{}, fmt.Errorf("prepare container: %w", err)
 	}
 	files := filesIn(r.Dir)
-	hosts, err := s.hosts(r, endpoints)
+	hosts, err := s.hosts(r, endpoints, links)
 	if err != nil {
 		return container.Files{}, err
 	}
@@ -67,8 +63,8 @@ func (s *shared) writeFile(r *container.Record, path string, content []byte) err
 	return os.Lchown(path, int(r.UserNS.HostID(0)), int(r.UserNS.HostID(0)))
 }
 
-func (s *shared) hosts(r *container.Record, endpoints []endpoint) ([]byte, error) {
-	var extra []network.Host
+func (s *shared) hosts(r *container.Record, endpoints []endpoint, links []linked) ([]byte, error) {
+	extra := linkHosts(links)
 	for _, entry := range r.HostConfig.ExtraHosts {
 		name, address, ok := cutHost(entry)
 		if !ok {
@@ -146,6 +142,9 @@ func (s *shared) joins(r *container.Record) (j container.Join, shm string, err e
 		if err != nil {
 			return j, "", err
 		}
+		if mode.kind == "ipc" && !other.HostConfig.IpcMode.IsShareable() {
+			return j, "", errdefs.Invalid("can't join IPC of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", other.ID)
+		}
 		*mode.into = fmt.Sprintf("/proc/%d/ns/%s", other.State.Pid, mode.kind)
 		if mode.kind == "ipc" {
 			shm = s.shmDir(other.ID)
@@ -184,19 +183,6 @@ func (s *shared) running(name string) (*container.Record, error) {
 		return nil, errdefs.Conflict("cannot join namespace of a non running container: %s", r.Name)
 	}
 	return r, nil
-}
-
-// logConfig reads the size and number of log files from the log driver's options.
-func logConfig(r *container.Record) task.LogConfig {
-	options := r.HostConfig.LogConfig.Config
-	c := task.LogConfig{Path: r.LogPath, MaxFiles: 1}
-	if size, err := units.RAMInBytes(options["max-size"]); err == nil && size > 0 {
-		c.MaxSize = size
-	}
-	if n, err := strconv.Atoi(options["max-file"]); err == nil && n > 0 {
-		c.MaxFiles = n
-	}
-	return c
 }
 
 // removeAll deletes a directory of davit's own.

@@ -77,11 +77,11 @@ func interval(h *wire.HealthConfig, r *container.Record, since, now time.Time) t
 	if early(h, r, since, now) {
 		return min(tryInterval, orElse(h.Interval, healthInterval))
 	}
-	starting := r.State.Health != nil && r.State.Health.Status == wire.Starting && now.Sub(since) < h.StartPeriod
-	if starting {
-		return orElse(h.StartInterval, healthStartInterval)
+	usual, left := orElse(h.Interval, healthInterval), h.StartPeriod-now.Sub(since)
+	if left > 0 && r.State.Health != nil && r.State.Health.Status == wire.Starting {
+		return min(orElse(h.StartInterval, healthStartInterval), max(left, time.Millisecond), usual)
 	}
-	return orElse(h.Interval, healthInterval)
+	return usual
 }
 
 // early says whether a check is one that only a container on trial gets.

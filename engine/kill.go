@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"syscall"
 
@@ -13,6 +14,13 @@ import (
 
 // Kill sends a signal to a container's program; empty is SIGKILL, whose effect it waits for.
 func (c *Containers) Kill(ctx context.Context, name, sigName string) error {
+	if err := c.kill(ctx, name, sigName); err != nil {
+		return fmt.Errorf("cannot kill container: %s: %w", name, err)
+	}
+	return nil
+}
+
+func (c *Containers) kill(ctx context.Context, name, sigName string) error {
 	a, err := c.roster.find(name)
 	if err != nil {
 		return err
@@ -29,7 +37,7 @@ func (c *Containers) Kill(ctx context.Context, name, sigName string) error {
 		return err
 	}
 	if !v.State.Status.Alive() {
-		return errdefs.Conflict("cannot kill container: %s: container %s is not running", name, a.id)
+		return errdefs.Conflict("container %s is not running", a.id)
 	}
 	if ends(v.Record, sig) {
 		if _, err := c.life.markStopped(ctx, a, false); err != nil {

@@ -178,6 +178,7 @@ func (l *lifecycle) started(a *actor, r *container.Record, state task.State) err
 	a.publish(running)
 	l.journal.saveLater(running)
 	l.tell(running, events.ActionStart, nil)
+	l.relink(running)
 	l.watchHealth(a, running)
 	return nil
 }
@@ -206,7 +207,11 @@ func (l *lifecycle) spec(ctx context.Context, r *container.Record, root rootfs.R
 	if err != nil {
 		return nil, err
 	}
-	files, err := l.writeFiles(r, endpoints)
+	links, err := l.links(r)
+	if err != nil {
+		return nil, err
+	}
+	files, err := l.writeFiles(r, endpoints, links)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +220,7 @@ func (l *lifecycle) spec(ctx context.Context, r *container.Record, root rootfs.R
 		return nil, err
 	}
 	return container.BuildSpec(container.SpecInput{
-		Record: r, User: user, Files: files, Join: join, Seccomp: seccomp, ShmDir: shm, Facts: l.Facts,
+		Record: r, User: user, Files: files, LinkEnv: linkEnv(r, links), Join: join, Seccomp: seccomp, ShmDir: shm, Facts: l.Facts,
 	})
 }
 

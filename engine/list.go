@@ -68,6 +68,14 @@ func (v *Views) filter(ctx context.Context, o ListOptions) (func(*container.Reco
 			return nil, errdefs.Invalid("invalid filter 'status=%s'", s)
 		}
 	}
+	if _, _, err := f.Flag("is-task"); err != nil {
+		return nil, err
+	}
+	for _, health := range f["health"] {
+		if !slices.Contains([]wire.HealthStatus{wire.NoHealthcheck, wire.Starting, wire.Healthy, wire.Unhealthy}, wire.HealthStatus(health)) {
+			return nil, errdefs.Invalid("unrecognised filter value for health: %s", health)
+		}
+	}
 	before, err := v.createdOf(f["before"])
 	if err != nil {
 		return nil, err

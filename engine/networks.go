@@ -179,6 +179,9 @@ func (n *Networks) Connect(ctx context.Context, name string, q wire.ConnectReque
 		r.Endpoints = map[string]*wire.EndpointSettings{}
 	}
 	delete(r.Endpoints, "none")
+	if err := n.checkEndpoint(found.Name, settings); err != nil {
+		return err
+	}
 	r.Endpoints[found.Name] = settings
 	if r.State.Status.Alive() {
 		if err := n.connectNow(ctx, r, found, settings); err != nil {

@@ -38,14 +38,23 @@ func packTree(ctx context.Context, w io.Writer, dir *os.File, base, as string, o
 		}
 		if base != "." {
 			name = path.Clean(name)
-			return p.add(name, path.Join(as, strings.TrimPrefix(name, base)))
+			return p.add(name, inArchive(as, strings.TrimPrefix(name, base)))
 		}
-		return p.add(name, path.Join(as, name))
+		return p.add(name, inArchive(as, name))
 	})
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", base, err)
 	}
 	return p.tar.Close()
+}
+
+// inArchive is the name of an entry below as. What lies in "." keeps that before it, because clients
+// put the name of their own in its place.
+func inArchive(as, name string) string {
+	if joined := path.Join(as, name); as != "." || joined == "." {
+		return joined
+	}
+	return "./" + strings.TrimPrefix(path.Clean(name), "/")
 }
 
 func (p *packer) add(name, as string) error {

@@ -136,7 +136,7 @@ func (s *steps) create(ctx context.Context, client *task.Client, r *container.Re
 	if err != nil {
 		return nil, nil, err
 	}
-	files, err := s.writeFiles(r, endpoints)
+	files, err := s.writeFiles(r, endpoints, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,14 +2,19 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	wire "github.com/moby/moby/api/types/container"
 
+	"davit/engine/container"
 	"davit/kernel/cgroup"
 	"davit/oci/errdefs"
 )
@@ -34,11 +39,65 @@ func (v *Views) Top(ctx context.Context, name, psArgs string) (wire.TopResponse,
 	if err != nil {
 		return wire.TopResponse{}, err
 	}
-	out, err := exec.CommandContext(ctx, "ps", strings.Fields(psArgs)...).Output()
+	out, err := ps(ctx, strings.Fields(psArgs), pids)
 	if err != nil {
-		return wire.TopResponse{}, errdefs.New(errdefs.ErrInvalid, "ps: %w", err)
+		return wire.TopResponse{}, err
 	}
-	return parsePS(string(out), pids)
+	top, err := parsePS(out, pids)
+	if err == nil && r.UserNS.Mode != container.UserHost {
+		nameUsers(top, r.UserNS)
+	}
+	return top, err
+}
+
+// ps runs the host's ps for some processes: by their ids, or with options that exclude such a choice, for
+// all.
+func ps(ctx context.Context, args []string, pids []int) (string, error) {
+	var list []string
+	for _, pid := range pids {
+		list = append(list, strconv.Itoa(pid))
+	}
+	out, err := exec.CommandContext(ctx, "ps", append(slices.Clone(args), "-q"+strings.Join(list, ","))...).Output()
+	if err != nil {
+		out, err = exec.CommandContext(ctx, "ps", args...).Output()
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		message, _, _ := strings.Cut(strings.TrimSpace(string(exit.Stderr)), "\n")
+		return "", errdefs.Invalid("ps: %s", message)
+	}
+	if err != nil {
+		return "", errdefs.New(errdefs.ErrInvalid, "ps: %w", err)
+	}
+	return string(out), nil
+}
+
+// nameUsers puts the users of the container in place of the ids that they have on the host.
+func nameUsers(top wire.TopResponse, ns container.UserNamespace) {
+	pid := slices.Index(top.Titles, "PID")
+	for column, title := range top.Titles {
+		if title != "UID" && title != "USER" && title != "RUSER" && title != "EUSER" {
+			continue
+		}
+		for _, process := range top.Processes {
+			info, err := os.Stat("/proc/" + process[pid])
+			if err != nil {
+				continue // it ended
+			}
+			if id := info.Sys().(*syscall.Stat_t).Uid; id >= ns.Base && id-ns.Base < ns.Size {
+				process[column] = userName(id - ns.Base)
+			}
+		}
+	}
+}
+
+// userName is the host's name for an id, as ps shows it without user namespaces.
+func userName(id uint32) string {
+	number := strconv.FormatUint(uint64(id), 10)
+	if u, err := user.LookupId(number); err == nil {
+		return u.Username
+	}
+	return number
 }
 
 func (s *shared) pids(path string) ([]int, error) {

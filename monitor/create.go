@@ -150,7 +150,7 @@ func (m *Monitor) start(ctx context.Context, id string) (reply, error) {
 	}
 	if err != nil {
 		m.startFailed(c, err)
-		return reply{}, fmt.Errorf("start task %s: %w", id, err)
+		return reply{}, err // says by itself which step of the container's start went wrong
 	}
 	s := c.change(func(s *task.State) { s.Status, s.StartedAt = task.StatusRunning, time.Now() })
 	m.watchMemory(c)

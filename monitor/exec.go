@@ -31,7 +31,7 @@ func (m *Monitor) exec(ctx context.Context, r task.ExecRequest) (reply, error) {
 	out, err := m.spawn(ctx, c, e, &r)
 	if err != nil {
 		c.releaseExec(r.ExecID)
-		return reply{}, fmt.Errorf("exec in task %s: %w", r.Task, err)
+		return reply{}, err // says by itself which step of the process's start went wrong
 	}
 	m.stir()
 	out.after = func() { m.watchExec(c, e) }

@@ -4,7 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -238,6 +242,9 @@ func writeLog(w io.Writer, log engine.Log, timestamps bool) error {
 			return err
 		}
 		line := e.Line
+		if details := logDetails(e.Attrs); details != "" {
+			line = append([]byte(details+" "), line...)
+		}
 		if timestamps {
 			line = append(append(e.Time.UTC().AppendFormat(nil, "2006-01-02T15:04:05.000000000Z07:00"), ' '), line...)
 		}
@@ -251,6 +258,15 @@ func writeLog(w io.Writer, log engine.Log, timestamps bool) error {
 		}
 	}
 	return nil
+}
+
+// logDetails writes the attributes of an entry as docker logs --details shows them: k=v,k=v.
+func logDetails(attributes map[string]string) string {
+	var pairs []string
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		pairs = append(pairs, url.QueryEscape(name)+"="+url.QueryEscape(attributes[name]))
+	}
+	return strings.Join(pairs, ",")
 }
 
 func streamNumber(s logs.Stream) byte {

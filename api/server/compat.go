@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	wire "github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/image"
 	wirenet "github.com/moby/moby/api/types/network"
 
 	"davit/engine"
@@ -59,4 +60,23 @@ func text(a netip.Addr) string {
 		return ""
 	}
 	return a.String()
+}
+
+// imageAnswer is an image's description with the fields that left the wire types while templates of
+// clients still name them.
+type imageAnswer struct {
+	image.InspectResponse
+	Parent        string
+	Comment       string
+	Author        string
+	DockerVersion string
+	VirtualSize   int64 `json:",omitempty"`
+}
+
+func inspectedImage(i image.InspectResponse, v apiVersion) imageAnswer {
+	a := imageAnswer{InspectResponse: i, Comment: i.Comment, Author: i.Author}
+	if v.before(44) {
+		a.VirtualSize = i.Size
+	}
+	return a
 }

@@ -191,5 +191,5 @@ func emptyList(w http.ResponseWriter, _ *request) error {
 }
 
 func noPlugin(_ http.ResponseWriter, r *request) error {
-	return errdefs.NotFound("plugin %q not found", r.vars["name"])
+	return errdefs.NotFound("plugin %q not found", strings.TrimSuffix(r.vars["name"], "/json"))
 }

@@ -27,6 +27,12 @@ func Complete(id string, c *container.Config, h *container.HostConfig, d Default
 	if err := completeHost(&host, d); err != nil {
 		return nil, nil, err
 	}
+	if err := checkRequest(&config, &host); err != nil {
+		return nil, nil, err
+	}
+	if len(config.Volumes) == 0 {
+		config.Volumes = nil
+	}
 	if config.Hostname == "" && !host.UTSMode.IsHost() && !host.NetworkMode.IsContainer() {
 		config.Hostname = short(id)
 	}
@@ -67,6 +73,12 @@ func completeHost(h *container.HostConfig, d Defaults) error {
 	}
 	if h.Runtime == "" {
 		h.Runtime = "davit"
+	}
+	if h.MemorySwappiness != nil && *h.MemorySwappiness == -1 {
+		h.MemorySwappiness = nil
+	}
+	if h.PidsLimit != nil && *h.PidsLimit == 0 {
+		h.PidsLimit = nil
 	}
 	if h.LogConfig.Type == "" {
 		h.LogConfig.Type = d.LogDriver
@@ -112,9 +124,6 @@ func checkHost(h *container.HostConfig) error {
 		if !check.ok {
 			return errdefs.Invalid("invalid %s: %v", check.what, check.mode)
 		}
-	}
-	if h.NetworkMode.IsContainer() && (len(h.PortBindings) > 0 || h.PublishAllPorts) {
-		return errdefs.Invalid("conflicting options: port publishing and the container type network mode")
 	}
 	for _, u := range h.Ulimits {
 		if u.Soft > u.Hard && u.Hard != -1 {

@@ -44,6 +44,7 @@ type SpecInput struct {
 	Files   Files
 	Join    Join
 	Seccomp *specs.LinuxSeccomp // nil: unconfined
+	LinkEnv []string            // variables that describe linked containers
 	ShmDir  string              // mounted on /dev/shm in place of a tmpfs, when IPC is shared
 	Facts   HostFacts
 }

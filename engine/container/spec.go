@@ -75,11 +75,14 @@ func (b builder) process(s *specs.Spec) error {
 			UID: b.User.UID, GID: b.User.GID, AdditionalGids: b.User.Groups, Umask: h.Umask,
 		},
 		Args:            args,
-		Env:             Environment(c.Env, b.hostname(), b.User.Home, c.Tty),
+		Env:             Environment(append(slices.Clone(b.LinkEnv), c.Env...), b.hostname(), b.User.Home, c.Tty),
 		Cwd:             c.WorkingDir,
 		Capabilities:    capabilitySets(capabilities, b.User.UID),
 		NoNewPrivileges: b.security.NoNewPrivileges,
 		ApparmorProfile: b.security.AppArmor,
+	}
+	if b.security.AppArmor == "unconfined" && b.Facts.HasPath != nil && !b.Facts.HasPath("/sys/kernel/security/apparmor") {
+		s.Process.ApparmorProfile = "" // so is everything on this host
 	}
 	if s.Process.Cwd == "" {
 		s.Process.Cwd = "/"

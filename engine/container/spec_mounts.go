@@ -49,9 +49,11 @@ func (b builder) systemMounts() []specs.Mount {
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", sys}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{cgroup, "nosuid", "noexec", "nodev"}},
-		b.mqueue(),
-		b.shm(),
 	}
+	if !h.IpcMode.IsHost() || b.Facts.HasPath == nil || b.Facts.HasPath("/dev/mqueue") {
+		mounts = append(mounts, b.mqueue())
+	}
+	mounts = append(mounts, b.shm())
 	if b.Record.UserNS.Mode != UserHost && h.NetworkMode.IsHost() {
 		// The kernel lets only the owner of the network namespace mount a new sysfs.
 		mounts[3] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}

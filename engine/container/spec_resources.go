@@ -184,8 +184,7 @@ func (b builder) devices(s *specs.Spec) error {
 			return errdefs.New(errdefs.ErrInvalid, "error gathering device information while adding custom device %q: %w", d.PathOnHost, err)
 		}
 		for _, node := range found {
-			node.Path = inContainer(d, node.Path)
-			s.Linux.Devices = append(s.Linux.Devices, node)
+			b.device(s, node, inContainer(d, node.Path))
 			access := d.CgroupPermissions
 			if access == "" {
 				access = "rwm"
@@ -194,6 +193,17 @@ func (b builder) devices(s *specs.Spec) error {
 		}
 	}
 	return nil
+}
+
+// device puts a node of the host at a path of the container. Where the kernel lets nobody make nodes and
+// the runtime binds the host's of the same path, one of another path is a bind mount.
+func (b builder) device(s *specs.Spec, node specs.LinuxDevice, to string) {
+	if b.Record.UserNS.Mode != UserHost && to != node.Path {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: to, Type: "bind", Source: node.Path, Options: []string{"bind", "rprivate"}})
+		return
+	}
+	node.Path = to
+	s.Linux.Devices = append(s.Linux.Devices, node)
 }
 
 // inContainer moves a device node at or below the host's path to where the container wants it.

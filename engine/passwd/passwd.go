@@ -29,8 +29,8 @@ type group struct {
 }
 
 // Lookup resolves "user", "uid", "user:group" and so on, as docker run -u takes it, in the files of a
-// root; empty means root. Supplementary groups are those that list the user, unless a group is given,
-// and those of extra (--group-add). A name that the files do not have is errdefs.ErrInvalid, in
+// root; empty means root. Supplementary groups are the main one, those that list the user unless a group is
+// given, and those of extra (--group-add). A name that the files do not have is errdefs.ErrInvalid, in
 // Docker's words; a number need not be in them.
 func Lookup(root rootfs.Rootfs, spec string, extra []string) (container.User, error) {
 	passwd, err := Read(root, "/etc/passwd")
@@ -64,10 +64,13 @@ func resolve(accounts []account, groups []group, spec string, extra []string) (c
 			}
 		}
 	}
+	if !slices.Contains(u.Groups, u.GID) { // a program that drops its group must not gain by it
+		u.Groups = append([]uint32{u.GID}, u.Groups...)
+	}
 	for _, spec := range extra {
 		gid, ok := findGroup(groups, spec)
 		if !ok {
-			return container.User{}, errdefs.Invalid("Unable to find group %s", spec)
+			return container.User{}, errdefs.Invalid("Unable to find group %s: no matching entries in group file", spec)
 		}
 		if !slices.Contains(u.Groups, gid) {
 			u.Groups = append(u.Groups, gid)

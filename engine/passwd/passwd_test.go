@@ -42,14 +42,14 @@ func overlay(t *testing.T, layers ...map[string]string) rootfs.Rootfs {
 func TestLookup(t *testing.T) {
 	root := overlay(t, map[string]string{"etc/passwd": passwdFile, "etc/group": groupFile})
 	for spec, want := range map[string]container.User{
-		"":         {Groups: []uint32{4}, Home: "/root"},
-		"web":      {UID: 33, GID: 33, Groups: []uint32{4}, Home: "/var/www"},
-		"33":       {UID: 33, GID: 33, Groups: []uint32{4}, Home: "/var/www"},
-		"web:adm":  {UID: 33, GID: 4, Home: "/var/www"},
-		"7:9":      {UID: 7, GID: 9, Home: "/"},
-		"7":        {UID: 7, Home: "/"},
-		"1000":     {UID: 5, GID: 5, Home: "/five"},
-		"root:web": {GID: 33, Home: "/root"},
+		"":         {Groups: []uint32{0, 4}, Home: "/root"},
+		"web":      {UID: 33, GID: 33, Groups: []uint32{33, 4}, Home: "/var/www"},
+		"33":       {UID: 33, GID: 33, Groups: []uint32{33, 4}, Home: "/var/www"},
+		"web:adm":  {UID: 33, GID: 4, Groups: []uint32{4}, Home: "/var/www"},
+		"7:9":      {UID: 7, GID: 9, Groups: []uint32{9}, Home: "/"},
+		"7":        {UID: 7, Groups: []uint32{0}, Home: "/"},
+		"1000":     {UID: 5, GID: 5, Groups: []uint32{5}, Home: "/five"},
+		"root:web": {GID: 33, Groups: []uint32{33}, Home: "/root"},
 	} {
 		got, err := Lookup(root, spec, nil)
 		if err != nil {
@@ -68,7 +68,7 @@ func TestLookup(t *testing.T) {
 		}
 	}
 	got, err := Lookup(root, "7", []string{"adm", "88", "adm"})
-	if err != nil || !cmp.Equal(got.Groups, []uint32{4, 88}) {
+	if err != nil || !cmp.Equal(got.Groups, []uint32{0, 4, 88}) {
 		t.Errorf("extra groups: %v, %v", got.Groups, err)
 	}
 }

@@ -82,7 +82,7 @@ var names = [...]string{
 	Domainname: "set domain name", HostHooks: "run hooks", Hook: "run hook", PivotRoot: "pivot root",
 	ChangeRoot: "change root", TimeOffsets: "set time offsets", Session: "start session", Label: "set label",
 	Personality: "set personality", Scheduler: "set scheduler", IOPriority: "set I/O priority",
-	CPUAffinity: "set CPU affinity", Chdir: "change directory to", Bounding: "drop bounding capabilities",
+	CPUAffinity: "set CPU affinity", Chdir: "chdir to cwd", Bounding: "drop bounding capabilities",
 	NoNewPrivs: "set no_new_privs", Seccomp: "load seccomp filter", User: "set user",
 	Capabilities: "set capabilities", Umask: "set umask", Find: "exec", Limits: "set resource limits", Park: "park", Settle: "settle", Run: "exec", RunAsChild: "exec",
 }
@@ -95,6 +95,8 @@ func (s Step) String() string {
 		return name + " " + s.Type + " at " + s.Path
 	case MountFile:
 		return name + " " + s.Source + " at " + s.Path
+	case Chdir:
+		return name + ` ("` + s.Path + `") set in config.json failed`
 	case Hostname, Domainname, Find:
 		return name + " " + s.Source
 	}

@@ -186,7 +186,8 @@ func (s *Store) fill(snap Snapshot) error {
 }
 
 // copyRoot gives the upper directory, which is the root that processes see, the attributes of the root
-// of the layers.
+// of the layers. Everybody may enter it, whatever the layers say: archives of a directory that mktemp
+// made are common, and a user other than root could run nothing in them.
 func (s *Store) copyRoot(snap Snapshot) error {
 	root, err := s.layers.RootDir(snap.Layers...)
 	if err != nil {
@@ -195,7 +196,16 @@ func (s *Store) copyRoot(snap Snapshot) error {
 	if root == "" {
 		return os.Chmod(s.upper(snap.Key), 0o755) // whatever the umask
 	}
-	return fileattr.Copy(s.upper(snap.Key), root)
+	upper := s.upper(snap.Key)
+	if err := fileattr.Copy(upper, root); err != nil {
+		return err
+	}
+	info, err := os.Stat(upper)
+	if err != nil {
+		return err
+	}
+	const all = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+	return os.Chmod(upper, info.Mode()&all|0o755)
 }
 
 // mounts says how the root file system of a snapshot is put together.
