@@ -154,6 +154,11 @@ func (l *lifecycle) bringUp(ctx context.Context, a *actor, r *container.Record) 
 	if err != nil {
 		return err
 	}
+	if hasRelays(endpoints) {
+		if err := l.relay(ctx, client, a.id); err != nil {
+			return endpointError(err)
+		}
+	}
 	a.mu.Lock()
 	a.process = spec.Process
 	a.mu.Unlock()

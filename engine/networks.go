@@ -266,5 +266,12 @@ func (n *Networks) disconnectNow(ctx context.Context, r *container.Record, found
 	if at >= 0 {
 		n.tellNetwork(endpoints[at], events.ActionDisconnect)
 	}
-	return nil
+	if !hasRelays(endpoints) {
+		return nil
+	}
+	client, err := n.link.find(ctx)
+	if err != nil {
+		return err
+	}
+	return n.relay(ctx, client, r.ID)
 }

@@ -90,14 +90,16 @@ func (l *lifecycle) followFromNowOn(client *task.Client) {
 	l.link.connected = func(c *task.Client) {
 		go l.follow(c)
 		go l.watchLoss(c)
+		go l.relayAll(c)
 	}
 	if client != nil {
+		l.relayAll(client)
 		go l.watchLoss(client)
 	}
 }
 
 // watchLoss reconnects when the connection to the monitor is lost though the engine goes on. If the
-// monitor itself is gone, so are its containers.
+// monitor itself is gone, a new one adopts its containers; only if none can be had are they given up.
 func (l *lifecycle) watchLoss(c *task.Client) {
 	select {
 	case <-l.context.Done():
@@ -107,10 +109,11 @@ func (l *lifecycle) watchLoss(c *task.Client) {
 	if l.context.Err() != nil {
 		return
 	}
-	if _, err := l.link.find(l.context); err == nil {
+	_, err := l.monitor(l.context)
+	if err == nil {
 		return
 	}
-	l.Log.Error("the monitor is gone, and all running containers with it")
+	l.Log.Error("the monitor is gone, and all running containers with it", "error", err)
 	for _, a := range l.roster.all() {
 		if r := a.record(); r.State.Status.Alive() {
 			l.onExit(a, task.State{ID: a.id, Status: task.StatusStopped, StartedAt: r.State.StartedAt, ExitedAt: l.Now(), ExitCode: 255})

@@ -8,6 +8,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"davit/monitor/relay"
 	"davit/monitor/stdio"
 	"davit/oci/errdefs"
 	"davit/ociruntime"
@@ -37,6 +38,8 @@ type container struct {
 	state task.State
 	execs map[string]*execution
 	oom   oomWatch
+
+	relays map[relayKey]*relay.Relay
 }
 
 // execution is one more process in a task.

@@ -9,6 +9,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"davit/monitor/relay"
 	"davit/monitor/stdio"
 	"davit/oci/errdefs"
 	"davit/ociruntime"
@@ -29,6 +30,7 @@ func (m *Monitor) create(ctx context.Context, r task.CreateRequest) (reply, erro
 		shared:  !hasPidNamespace(r.Spec.Linux),
 		ready:   make(chan struct{}),
 		execs:   make(map[string]*execution),
+		relays:  make(map[relayKey]*relay.Relay),
 		state:   task.State{ID: r.ID, Status: task.StatusCreated},
 	}
 	if err := m.claim(c.id); err != nil {
@@ -203,6 +205,7 @@ func (m *Monitor) cleanUp(ctx context.Context, c *container, done chan struct{})
 	}
 	c.runtime.Close()
 	c.streams.Finish()
+	m.closeRelays(c)
 	m.mu.Lock()
 	delete(m.deleting, c.id)
 	m.mu.Unlock()

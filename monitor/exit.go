@@ -99,6 +99,7 @@ func (m *Monitor) exited(ctx context.Context, c *container) {
 			s.Lost = append(slices.Clone(s.Lost), "exit code")
 		}
 	})
+	m.closeRelays(c)
 	m.record(c)
 	m.publish(task.EventExit, s)
 	m.stir()

@@ -51,6 +51,7 @@ type containerState struct {
 	PidFD   int              `json:"pidfd"` // of the first process, which may be a zombie by now; below 0: none
 	Kills   uint64           `json:"kills,omitempty"`
 	Execs   []executionState `json:"execs,omitempty"`
+	Relays  []relayState     `json:"relays,omitempty"`
 }
 
 type executionState struct {
@@ -212,6 +213,9 @@ func (c *container) handOver() (state containerState, err error) {
 	if state.Streams, err = c.streams.Pass(); err != nil {
 		return state, err
 	}
+	if state.Relays, err = c.passRelays(); err != nil {
+		return state, err
+	}
 	for _, e := range c.execs {
 		next := executionState{State: e.state, Stdio: e.stdio}
 		if next.PidFD, err = sys.KeepOnExec(e.process.PidFD, true); err != nil {
@@ -237,6 +241,9 @@ func (h *handover) release() {
 	}
 	for _, t := range h.Tasks {
 		fds = append(append(fds, t.PidFD), t.Streams.FDs()...)
+		for _, r := range t.Relays {
+			fds = append(fds, r.FD)
+		}
 		for _, e := range t.Execs {
 			fds = append(fds, e.PidFD)
 			if e.Streams != nil {
@@ -297,6 +304,9 @@ func (m *Monitor) takeTask(ctx context.Context, state *containerState) error {
 	config := m.streamConfig(c.stdio, nil, nil, log)
 	if c.streams, err = stdio.Take(config, state.Streams); err != nil {
 		return err
+	}
+	if err := c.takeRelays(state.Relays); err != nil {
+		m.log.Error("take over relays", "task", c.id, "error", err)
 	}
 	m.mu.Lock()
 	m.tasks[c.id] = c

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"davit/monitor/relay"
 	"davit/monitor/stdio"
 	"davit/task"
 )
@@ -28,7 +29,7 @@ func (c *container) record() record {
 func (r *record) restored() *container {
 	c := &container{
 		id: r.State.ID, stdio: r.Stdio, log: r.Log, inodes: r.Inodes, limited: r.Limited, shared: r.Shared,
-		ready: make(chan struct{}), execs: make(map[string]*execution), state: r.State,
+		ready: make(chan struct{}), execs: make(map[string]*execution), relays: make(map[relayKey]*relay.Relay), state: r.State,
 	}
 	c.state.Execs = nil
 	close(c.ready)

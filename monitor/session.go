@@ -194,6 +194,8 @@ func (m *Monitor) handle(ctx context.Context, s *session, request *wire.Message)
 		return decoded(request, func(q wire.Sequence) (reply, error) { return m.subscribe(s, request.ID, q.Sequence), nil })
 	case wire.OpAcknowledge:
 		return decoded(request, func(q wire.Sequence) (reply, error) { return reply{}, m.journal.Acknowledge(q.Sequence) })
+	case wire.OpRelay:
+		return decoded(request, func(r task.RelayRequest) (reply, error) { return reply{}, m.relay(r, request.Files) })
 	case wire.OpUpgrade:
 		return decoded(request, func(u wire.Upgrade) (reply, error) { return m.upgrade(ctx, s, request.ID, u.Binary) })
 	}

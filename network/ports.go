@@ -84,7 +84,7 @@ func (t *portTable) publish(e Endpoint, requests []PortRequest, otherwise netip.
 }
 
 // hostAddrs are the host addresses to publish on: the one asked for, or all of the families that the
-// endpoint has.
+// endpoint can be reached by.
 func hostAddrs(e Endpoint, r PortRequest, otherwise netip.Addr) []netip.Addr {
 	host := r.HostIP
 	if !host.IsValid() {
@@ -95,7 +95,8 @@ func hostAddrs(e Endpoint, r PortRequest, otherwise netip.Addr) []netip.Addr {
 		addrs = append(addrs, netip.IPv4Unspecified())
 	}
 	// A default of 0.0.0.0 stands for all addresses, IPv6's included.
-	if e.IPv6.IsValid() && (!host.IsValid() || host.Is6() || !r.HostIP.IsValid() && host.IsUnspecified()) {
+	reachable := e.IPv6.IsValid() || e.IPv4.IsValid() && relayable(r.Proto) && hasIPv6()
+	if reachable && (!host.IsValid() || host.Is6() || !r.HostIP.IsValid() && host.IsUnspecified()) {
 		addrs = append(addrs, netip.IPv6Unspecified())
 	}
 	if host.IsValid() && !host.IsUnspecified() {
@@ -181,7 +182,7 @@ func (t *portTable) takeOne(e Endpoint, p Port) error {
 		return nil
 	}
 	t.release([]Port{p})
-	to := netip.AddrPortFrom(e.addrFor(p.HostIP), p.ContainerPort)
+	to := netip.AddrPortFrom(e.leadsTo(p.HostIP), p.ContainerPort)
 	err = fmt.Errorf("failed to bind host port for %s:%d:%s/%s: %w", hostText(p.HostIP), p.HostPort, to, p.Proto, err)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return because(ErrPortTaken, err)
@@ -240,6 +241,9 @@ func (t *portTable) restore(e Endpoint) (own []Port) {
 			continue
 		}
 		own = append(own, p)
+		if p.relayed() {
+			continue // the monitor has it; Relays looks
+		}
 		fd, err := bind(p)
 		if err != nil {
 			t.log.Warn("a process of the host has taken a published port", "port", p.HostPort, "proto", p.Proto, "container", e.ContainerID, "error", err)

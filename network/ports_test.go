@@ -53,7 +53,7 @@ func TestPortTaken(t *testing.T) {
 	}
 	free := w.container("free")
 	e, err := free.allocate(at("127.0.0.2", tcp(8082, 81)), tcp(9000, 90))
-	if err != nil || len(e.Ports) != 2 {
+	if err != nil || len(e.Ports) != 3 {
 		t.Errorf("another address: %+v, %v", e, err)
 	}
 	if _, err := net.Listen("tcp", ":9000"); !errors.Is(err, syscall.EADDRINUSE) {

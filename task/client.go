@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -110,11 +111,16 @@ func (c *Client) dispatch(m wire.Message) {
 
 // call sends a request and decodes its reply into out. The caller owns the files.
 func (c *Client) call(ctx context.Context, op wire.Op, in, out any) ([]*os.File, error) {
+	return c.callWith(ctx, op, in, nil, out)
+}
+
+// callWith is call with files beside the request, which stay the caller's.
+func (c *Client) callWith(ctx context.Context, op wire.Op, in any, files []*os.File, out any) ([]*os.File, error) {
 	id, reply, err := c.begin()
 	if err != nil {
 		return nil, err
 	}
-	return c.finish(ctx, id, reply, op, in, out)
+	return c.finish(ctx, id, reply, op, in, files, out)
 }
 
 // begin reserves an id and a place for its reply.
@@ -130,10 +136,10 @@ func (c *Client) begin() (uint64, chan wire.Message, error) {
 	return c.next, reply, nil
 }
 
-func (c *Client) finish(ctx context.Context, id uint64, reply chan wire.Message, op wire.Op, in, out any) ([]*os.File, error) {
+func (c *Client) finish(ctx context.Context, id uint64, reply chan wire.Message, op wire.Op, in any, files []*os.File, out any) ([]*os.File, error) {
 	body, err := json.Marshal(in)
 	if err == nil {
-		err = c.conn.Send(wire.Message{ID: id, Op: op, Body: body})
+		err = c.conn.Send(wire.Message{ID: id, Op: op, Body: body, Files: files})
 	}
 	if err != nil {
 		c.forget(id)
@@ -295,6 +301,47 @@ func (c *Client) List(ctx context.Context) ([]State, error) {
 	var all []State
 	_, err := c.call(ctx, wire.OpList, struct{}{}, &all)
 	return all, err
+}
+
+// Relay makes a task's relays the given ones: those without a file it has already.
+func (c *Client) Relay(ctx context.Context, id string, relays []Relay) error {
+	all := slices.Clone(relays)
+	for i := range all {
+		all[i].Socket = all[i].File != nil
+	}
+	request := RelayRequest{Task: id}
+	for fresh := withFile(all); len(all) > wire.MaxFiles && len(fresh) > 0; fresh = withFile(all) {
+		request.Relays, request.Keep = nil, true
+		for _, i := range fresh[:min(len(fresh), wire.MaxFiles)] {
+			request.Relays = append(request.Relays, all[i])
+			all[i].File, all[i].Socket = nil, false
+		}
+		if err := c.relay(ctx, request); err != nil {
+			return err
+		}
+	}
+	request.Relays, request.Keep = all, false
+	return c.relay(ctx, request)
+}
+
+// withFile are the indexes of relays that come with a socket.
+func withFile(relays []Relay) []int {
+	var found []int
+	for i, r := range relays {
+		if r.File != nil {
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
+func (c *Client) relay(ctx context.Context, r RelayRequest) error {
+	var files []*os.File
+	for _, i := range withFile(r.Relays) {
+		files = append(files, r.Relays[i].File)
+	}
+	_, err := c.callWith(ctx, wire.OpRelay, r, files, nil)
+	return err
 }
 
 // Delete forgets a stopped or created task; a running one is errdefs.ErrConflict. What remains to be

@@ -58,7 +58,7 @@ func (c *Client) Events(ctx context.Context, after uint64) (<-chan Event, error)
 		s.end()
 	}
 	c.mu.Unlock()
-	if _, err := c.finish(ctx, id, reply, wire.OpEvents, wire.Sequence{Sequence: after}, nil); err != nil {
+	if _, err := c.finish(ctx, id, reply, wire.OpEvents, wire.Sequence{Sequence: after}, nil, nil); err != nil {
 		c.unsubscribe(id)
 		return nil, err
 	}

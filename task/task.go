@@ -11,6 +11,8 @@
 package task
 
 import (
+	"net/netip"
+	"os"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -87,6 +89,24 @@ type AttachRequest struct {
 	Stdin  bool   `json:"stdin,omitempty"`
 	Stdout bool   `json:"stdout,omitempty"`
 	Stderr bool   `json:"stderr,omitempty"`
+}
+
+// RelayRequest says which relays a task is to have: sockets of the host that the monitor accepts on, and
+// passes bytes from to the container, until the task ends.
+type RelayRequest struct {
+	Task   string  `json:"task"`
+	Relays []Relay `json:"relays"`
+	Keep   bool    `json:"keep,omitempty"` // what is not listed goes on; else it is closed
+}
+
+// Relay is one such socket.
+type Relay struct {
+	Proto  string         `json:"proto"` // "tcp" or "udp"
+	Host   netip.AddrPort `json:"host"`
+	To     netip.AddrPort `json:"to"`
+	Socket bool           `json:"socket,omitempty"` // a bound socket comes with the request; else the monitor has it
+
+	File *os.File `json:"-"` // the socket; set by the caller of Client.Relay, whose it stays
 }
 
 // State is a snapshot of a task or exec.

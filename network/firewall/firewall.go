@@ -19,8 +19,8 @@
 //	map  ports4/6   { proto . address . port : address . port }   published on one host address
 //	map  any4/6     { proto . port : address . port }             published on all
 //
-// What ::1 cannot do: the kernel routes no loopback source out of IPv6 devices, so a port published on
-// [::] is reached from the host by any of its other addresses, not by ::1.
+// What ::1 cannot do: the kernel routes no loopback source out of IPv6 devices, so connections to ::1 are
+// left to a socket of the host (network.Relay).
 //
 // A drop in another table is final; an accept here does not undo it. See Others, and guard.go for how the
 // host's firewall decides about published ports.

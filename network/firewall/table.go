@@ -130,11 +130,11 @@ func (t table) rawPrerouting(c *nftables.Conn) {
 
 // redirect sends packets for published ports to their containers. A packet that arrives for a loopback
 // address is left alone: translated, it would get past the kernel's check for such strays, and a
-// neighbour could reach ports published on 127.0.0.1 only.
+// neighbour could reach ports published on 127.0.0.1 only. So are the host's own to ::1, which have a relay.
 func (t table) redirect(c *nftables.Conn, name string, hook *nftables.ChainHook, arriving bool) {
 	rule := t.chain(c, name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest)
 	for _, f := range t.families {
-		if arriving {
+		if arriving || f.v6 {
 			rule(nft.Family(f.v6), nft.Dst(f.loopback), nft.Accept())
 		}
 		rule(nft.Family(f.v6), nft.DNAT(f.ports, f.v6, true))

@@ -34,7 +34,7 @@ const (
 	HeaderSize = 16
 	MaxPart    = 64 << 10 // body bytes in one packet; well below the default socket buffer
 	MaxBody    = 64 << 20 // body bytes of one message
-	maxFiles   = 8
+	MaxFiles   = 8        // files beside one message
 )
 
 // Kind tells requests from what answers them.
@@ -70,6 +70,7 @@ const (
 	OpEvents
 	OpAcknowledge
 	OpUpgrade
+	OpRelay
 )
 
 // Message is one message with its files. Whoever receives it owns the files.
@@ -114,7 +115,7 @@ func NewConn(u *net.UnixConn) *Conn {
 	return &Conn{
 		unix: u,
 		in:   make([]byte, HeaderSize+MaxPart),
-		oob:  make([]byte, syscall.CmsgSpace(maxFiles*4)),
+		oob:  make([]byte, syscall.CmsgSpace(MaxFiles*4)),
 	}
 }
 
