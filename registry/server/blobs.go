@@ -112,8 +112,6 @@ func (s *Server) mountBlob(r request, mount, from string) (done bool, err error)
 			return false, nil
 		}
 	}
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
 	if _, err := s.repository(from).hasBlob(r.Context(), d); err != nil {
 		if errors.Is(err, errdefs.ErrNotFound) {
 			return false, nil
@@ -225,11 +223,12 @@ func (s *Server) finishUpload(r request) error {
 			return err
 		}
 	}
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
 	if _, err := s.store.CommitUpload(r.Context(), r.arg, d); err != nil {
-		if errors.Is(err, errdefs.ErrInvalid) {
+		switch {
+		case errors.Is(err, errdefs.ErrInvalid):
 			return fail("DIGEST_INVALID", "%w", err)
+		case errors.Is(err, errdefs.ErrConflict):
+			return fail("BLOB_UPLOAD_INVALID", "%w", err)
 		}
 		return unknown(err, "BLOB_UPLOAD_UNKNOWN")
 	}

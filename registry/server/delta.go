@@ -88,8 +88,6 @@ func (s repositories) Attach(ctx context.Context, name string, manifest []byte, 
 	if err != nil {
 		return err
 	}
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
 	repo := s.repository(name)
 	for _, blob := range blobs {
 		d := oci.DigestOf(blob)
@@ -103,7 +101,7 @@ func (s repositories) Attach(ctx context.Context, name string, manifest []byte, 
 	if err := repo.holds(ctx, e.Blobs); err != nil {
 		return err
 	}
-	return s.storeManifest(ctx, repo, oci.DigestOf(manifest), manifest, doc, e)
+	return s.storeImage(ctx, repo, oci.DigestOf(manifest), manifest, doc, e)
 }
 
 // Detach implements delta.Repositories.

@@ -162,11 +162,13 @@ func (s *Server) evictBlobs(ctx context.Context, all []kept, done *Evicted) erro
 			continue
 		}
 		held -= blob.size
-		var swept Collected
-		if err := s.sweepBlob(ctx, blob.d, blob.size, &swept); ignoreMissing(err) != nil {
+		swept, err := s.sweepBlob(ctx, blob.d)
+		if ignoreMissing(err) != nil {
 			return err
 		}
-		done.Blobs, done.Bytes = done.Blobs+swept.Blobs, done.Bytes+swept.Bytes
+		if swept {
+			done.Blobs, done.Bytes = done.Blobs+1, done.Bytes+blob.size
+		}
 	}
 	s.eviction.held.Store(held)
 	return nil

@@ -15,6 +15,7 @@ import (
 	"davit/oci"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
+	"davit/registry/storage"
 )
 
 // Move is one entry of a tag's log: from then on the tag named Digest, or nothing where it was deleted.
@@ -36,16 +37,20 @@ type repositoryHistory struct {
 	Tags []TagHistory `json:"tags"`
 }
 
-// note adds a move to a tag's log. It is written before the tag itself: a crash between the two leaves a
-// move that did not happen, never one that nobody knows of.
-func (r repository) note(ctx context.Context, tag string, d oci.Digest, by string) error {
-	now := time.Now().UTC()
-	value, err := json.Marshal(Move{d, now, by})
-	if err != nil {
-		return err
+// note adds a move to a tag's log, later than the time after, and returns its key and time. It is written
+// before the tag itself: a crash between the two leaves a move that did not happen, never one that nobody
+// knows of.
+func (r repository) note(ctx context.Context, tag string, d oci.Digest, by string, after time.Time) (key string, at time.Time, err error) {
+	at = time.Now().UTC()
+	if !at.After(after) { // another process, whose clock is ahead, moved it
+		at = after.Add(1)
 	}
-	name := fmt.Sprintf("%020d-%s", now.UnixNano(), rand.Text()[:8])
-	return r.store.PutRecord(ctx, r.key("_history", tag, name), value)
+	value, err := json.Marshal(Move{d, at, by})
+	if err != nil {
+		return "", at, err
+	}
+	key = r.key("_history", tag, fmt.Sprintf("%020d-%s", at.UnixNano(), rand.Text()[:8]))
+	return key, at, r.store.PutRecord(ctx, key, value)
 }
 
 // history returns a tag's log and the keys of its records, the latest first.
@@ -76,6 +81,10 @@ func (r repository) history(ctx context.Context, tag string) (moves []Move, keys
 // prune forgets the moves that ended before the given time: each but the last lasted until the next. Of a
 // tag that is gone the deletion goes too when it is that old.
 func (r repository) prune(ctx context.Context, tag string, before time.Time) error {
+	log, err := r.store.ReadRecord(ctx, r.key("_history", tag))
+	if err != nil {
+		return ignoreMissing(err)
+	}
 	moves, keys, err := r.history(ctx, tag)
 	if err != nil {
 		return err
@@ -90,7 +99,10 @@ func (r repository) prune(ctx context.Context, tag string, before time.Time) err
 		}
 	}
 	if len(moves) > 0 && moves[0].Digest == "" && moves[0].Time.Before(before) {
-		return ignoreMissing(r.store.DeleteRecord(ctx, r.key("_history", tag)))
+		err := r.store.RemoveRecord(ctx, r.key("_history", tag), log.Version)
+		if !errors.Is(err, errdefs.ErrConflict) { // else the tag is made again
+			return ignoreMissing(err)
+		}
 	}
 	return nil
 }
@@ -105,43 +117,105 @@ func ignoreMissing(err error) error {
 // setTag lets a tag name a digest, or nothing when d is empty, and notes it. An immutable tag that names
 // something stays as it is.
 func (s *Server) setTag(r request, tag string, d oci.Digest) error {
-	ctx := r.Context()
-	// Moves of one tag come one after the other, so that the log's last is what the tag names, and of two
-	// first pushes of an immutable tag one wins.
-	over, err := s.turns.Take(ctx, r.repo.tagKey(tag))
+	return s.moveTag(r.Context(), r.repo, tag, d, r.by, func(now oci.Digest) (bool, error) {
+		return true, s.mayMove(r.repo, tag, now, d)
+	})
+}
+
+// moveTag does what allow lets it, given what the tag names now: empty for a tag that is not there.
+func (s *Server) moveTag(ctx context.Context, repo repository, tag string, d oci.Digest, by string, allow func(now oci.Digest) (bool, error)) error {
+	// Turns spare the requests of one process the conflicts, which are what keeps moves in order: the
+	// log's last is what the tag names, and of two first pushes of an immutable tag one wins.
+	over, err := s.turns.Take(ctx, repo.tagKey(tag))
 	if err != nil {
 		return err
 	}
 	defer over()
-	now, err := s.mayMove(r, tag, d)
-	if err != nil && (d == "" || !errors.Is(err, errdefs.ErrNotFound)) || now == d {
-		return err
+	for {
+		m := tagMove{Move: Move{Digest: d, By: by}, repo: repo, tag: tag, allow: allow}
+		if err := m.try(ctx); !errors.Is(err, errdefs.ErrConflict) {
+			return err
+		}
 	}
-	return s.moveTag(ctx, r.repo, tag, d, r.by)
 }
 
-// moveTag does what setTag decided. The caller has the tag's turn.
-func (s *Server) moveTag(ctx context.Context, repo repository, tag string, d oci.Digest, by string) error {
-	if err := repo.note(ctx, tag, d, by); err != nil {
-		return err
-	}
-	// The name of the log itself, so that logs can be listed though their tags are gone.
-	if err := s.store.PutRecord(ctx, repo.key("_history", tag), nil); err != nil {
-		return err
-	}
-	if d == "" {
-		return s.store.DeleteRecord(ctx, repo.tagKey(tag))
-	}
-	return s.store.PutRecord(ctx, repo.tagKey(tag), []byte(d))
+// tagMove is one attempt to move a tag.
+type tagMove struct {
+	Move
+	repo  repository
+	tag   string
+	allow func(now oci.Digest) (bool, error)
+
+	record storage.Record // of the tag
+	now    oci.Digest     // that it names
+	after  time.Time      // of its last move
 }
 
-// mayMove returns what a tag names, and fails when it is immutable and names something else than d.
-func (s *Server) mayMove(r request, tag string, d oci.Digest) (oci.Digest, error) {
-	now, err := r.repo.tag(r.Context(), tag)
-	if err == nil && now != d && s.immutable(r.repo.name, tag) {
-		return now, fail("DENIED", "tag %s:%s is immutable and names %s", r.repo.name, tag, now)
+// try is errdefs.ErrConflict, and leaves nothing, when the tag moved meanwhile.
+func (m *tagMove) try(ctx context.Context) error {
+	if err := m.look(ctx); err != nil {
+		return err
 	}
-	return now, err
+	if m.Digest == m.now {
+		if m.now == "" {
+			return unknown(errdefs.NotFound("tag %s:%s is unknown", m.repo.name, m.tag), "MANIFEST_UNKNOWN")
+		}
+		return nil
+	}
+	if allowed, err := m.allow(m.now); err != nil || !allowed {
+		return err
+	}
+	note, at, err := m.repo.note(ctx, m.tag, m.Digest, m.By, m.after)
+	if err != nil {
+		return err
+	}
+	if err = m.swap(ctx, at); errors.Is(err, errdefs.ErrConflict) {
+		err = errors.Join(err, m.repo.store.DeleteRecord(ctx, note))
+	}
+	return err
+}
+
+// look reads the tag's record, what it names, and the time of its last move.
+func (m *tagMove) look(ctx context.Context) (err error) {
+	m.record, err = m.repo.store.ReadRecord(ctx, m.repo.tagKey(m.tag))
+	if err == nil {
+		m.now, m.after, err = parseTag(m.record.Value)
+		return err
+	}
+	if ignoreMissing(err) != nil {
+		return err
+	}
+	moves, _, err := m.repo.history(ctx, m.tag)
+	if len(moves) > 0 {
+		m.after = moves[0].Time
+	}
+	return err
+}
+
+func (m *tagMove) swap(ctx context.Context, at time.Time) error {
+	store, key := m.repo.store, m.repo.tagKey(m.tag)
+	if m.now == "" { // the name of the log itself, so that logs can be listed though their tags are gone
+		if err := store.PutRecord(ctx, m.repo.key("_history", m.tag), nil); err != nil {
+			return err
+		}
+	}
+	if m.Digest != "" {
+		_, err := store.SwapRecord(ctx, key, m.record.Version, tagValue(m.Digest, at))
+		return err
+	}
+	err := store.RemoveRecord(ctx, key, m.record.Version)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		err = errdefs.Conflict("tag %s was deleted by another request", m.tag)
+	}
+	return err
+}
+
+// mayMove fails when a tag is immutable and names something else than d.
+func (s *Server) mayMove(repo repository, tag string, now, d oci.Digest) error {
+	if now != "" && now != d && s.immutable(repo.name, tag) {
+		return fail("DENIED", "tag %s:%s is immutable and names %s", repo.name, tag, now)
+	}
+	return nil
 }
 
 // immutable says whether one of the patterns covers a tag. A pattern is TAG or REPOSITORY:TAG, with "*"
@@ -234,12 +308,7 @@ func (s *Server) rollbackTo(r request, d oci.Digest) error {
 	if !slices.ContainsFunc(moves, func(m Move) bool { return m.Digest == d }) {
 		return fail("MANIFEST_UNKNOWN", "tag %s of %s never named %s, as far as its history goes", r.arg, r.repo.name, d)
 	}
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
-	if err := s.restore(r, d); err != nil {
-		return err
-	}
-	return s.setTag(r, r.arg, d)
+	return s.name(r, []string{r.arg}, d, func() error { return s.restore(r, d) })
 }
 
 // restore brings a deleted manifest back, and those of a deleted index. What is there, or was never in
@@ -273,7 +342,7 @@ func (s *Server) restore(r request, d oci.Digest) error {
 	if err := r.repo.holds(ctx, e.Blobs); err != nil {
 		return err
 	}
-	if err := s.storeManifest(ctx, r.repo, d, content, doc, e); err != nil {
+	if err := s.storeImage(ctx, r.repo, d, content, doc, e); err != nil {
 		return err
 	}
 	return ignoreMissing(s.store.DeleteRecord(ctx, r.repo.deletedKey(d)))

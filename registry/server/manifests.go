@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"davit/oci"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
@@ -102,23 +104,21 @@ func (s *Server) putManifest(r request) error {
 	if err != nil {
 		return err
 	}
-	s.collecting.RLock()
-	defer s.collecting.RUnlock()
 	if err := r.repo.holds(r.Context(), e.Blobs); err != nil {
 		return err
 	}
 	for _, tag := range tags {
-		if _, err := s.mayMove(r, tag, d); ignoreMissing(err) != nil {
+		now, err := r.repo.tag(r.Context(), tag)
+		if err = ignoreMissing(err); err == nil {
+			err = s.mayMove(r.repo, tag, now, d)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if err := s.storeManifest(r.Context(), r.repo, d, content, doc, e); err != nil {
+	err = s.name(r, tags, d, func() error { return s.storeImage(r.Context(), r.repo, d, content, doc, e) })
+	if err != nil {
 		return err
-	}
-	for _, tag := range tags {
-		if err := s.setTag(r, tag, d); err != nil {
-			return err
-		}
 	}
 	if doc.Subject != nil {
 		r.w.Header().Set("OCI-Subject", string(doc.Subject.Digest))
@@ -209,20 +209,72 @@ func (e entry) checkDigests() error {
 	return nil
 }
 
+// name stores a manifest and lets tags name it. A request that deletes the manifest looks for tags before
+// and after; so one that is there after the tags are stays, and else it is stored again.
+func (s *Server) name(r request, tags []string, d oci.Digest, store func() error) error {
+	for {
+		if err := store(); err != nil {
+			return err
+		}
+		for _, tag := range tags {
+			if err := s.setTag(r, tag, d); err != nil {
+				return err
+			}
+		}
+		if len(tags) == 0 {
+			return nil
+		}
+		_, err := r.repo.manifest(r.Context(), d)
+		if err == nil || ignoreMissing(err) != nil {
+			return err
+		}
+	}
+}
+
 // holds fails unless all the blobs are in the repository.
 func (r repository) holds(ctx context.Context, blobs []oci.Digest) error {
+	return r.eachBlob(ctx, blobs, func(ctx context.Context, d oci.Digest) error {
+		_, err := r.hasBlob(ctx, d)
+		return err
+	})
+}
+
+// keep is holds for a manifest that is written: no collector that has not seen it removes what it refers to.
+func (r repository) keep(ctx context.Context, blobs []oci.Digest) error {
+	return r.eachBlob(ctx, blobs, func(ctx context.Context, d oci.Digest) error {
+		if err := r.keepLink(ctx, d); err != nil {
+			return err
+		}
+		return r.store.KeepBlob(ctx, d)
+	})
+}
+
+// eachBlob asks for blobs of a manifest side by side.
+func (r repository) eachBlob(ctx context.Context, blobs []oci.Digest, ask func(context.Context, oci.Digest) error) error {
+	group, within := errgroup.WithContext(ctx)
+	group.SetLimit(8)
 	for _, d := range blobs {
-		if _, err := r.hasBlob(ctx, d); err != nil {
+		group.Go(func() error {
+			err := ask(within, d)
 			if errors.Is(err, errdefs.ErrNotFound) {
 				return fail("MANIFEST_BLOB_UNKNOWN", "the manifest refers to blob %s, which is not in %s", d, r.name)
 			}
 			return err
-		}
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
-// storeManifest writes content first, names last: whatever a name leads to is complete.
+// storeImage stores a manifest whose blobs the repository holds. They are kept after its record was
+// written, for the collector condemns, then reads the records, then removes.
+func (s *Server) storeImage(ctx context.Context, repo repository, d oci.Digest, content []byte, doc document, e entry) error {
+	if err := s.storeManifest(ctx, repo, d, content, doc, e); err != nil {
+		return err
+	}
+	return repo.keep(ctx, e.Blobs)
+}
+
+// storeManifest writes content first, names last: whatever a name leads to is there.
 func (s *Server) storeManifest(ctx context.Context, repo repository, d oci.Digest, content []byte, doc document, e entry) error {
 	if err := repo.register(ctx); err != nil {
 		return err
@@ -237,16 +289,17 @@ func (s *Server) storeManifest(ctx context.Context, repo repository, d oci.Diges
 	if err := s.store.PutRecord(ctx, repo.manifestKey(d), record); err != nil {
 		return err
 	}
-	if doc.Subject != nil {
-		referrer, err := json.Marshal(doc.referrer(d, e))
-		if err != nil {
-			return err
-		}
-		if err := s.store.PutRecord(ctx, repo.referrerKey(doc.Subject.Digest, d), referrer); err != nil {
-			return err
-		}
+	if err := s.store.KeepBlob(ctx, d); err != nil {
+		return unknown(err, "MANIFEST_UNKNOWN")
 	}
-	return nil
+	if doc.Subject == nil {
+		return nil
+	}
+	referrer, err := json.Marshal(doc.referrer(d, e))
+	if err != nil {
+		return err
+	}
+	return s.store.PutRecord(ctx, repo.referrerKey(doc.Subject.Digest, d), referrer)
 }
 
 // referrer is the descriptor by which the referrers list shows a manifest (distribution-spec, "Listing
@@ -289,12 +342,16 @@ func (s *Server) deleteManifest(r request) error {
 	if err := s.keepDeleted(ctx, r.repo, d, e); err != nil {
 		return err
 	}
-	for _, tag := range tags {
-		if err := s.setTag(r, tag, ""); ignoreMissing(err) != nil {
-			return err
-		}
+	if err := s.untag(r, tags, d); err != nil {
+		return err
 	}
 	if err := s.dropManifest(ctx, r.repo, d, e); err != nil {
+		return err
+	}
+	if tags, err = r.repo.tagsOf(ctx, d); err == nil { // that came meanwhile
+		err = s.untag(r, tags, d)
+	}
+	if err != nil {
 		return err
 	}
 	r.w.WriteHeader(http.StatusAccepted)
@@ -309,6 +366,17 @@ func (s *Server) dropManifest(ctx context.Context, repo repository, d oci.Digest
 	}
 	for _, key := range append(keys, repo.manifestKey(d)) {
 		if err := s.store.DeleteRecord(ctx, key); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// untag deletes those of the tags that name a digest.
+func (s *Server) untag(r request, tags []string, d oci.Digest) error {
+	for _, tag := range tags {
+		err := s.moveTag(r.Context(), r.repo, tag, "", r.by, func(now oci.Digest) (bool, error) { return now == d, nil })
+		if ignoreMissing(err) != nil {
 			return err
 		}
 	}

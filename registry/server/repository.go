@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,9 +16,9 @@ import (
 
 // repository is one name's view of the store. Its records, all under "repo/<name>/":
 //
-//	_blobs/<alg>-<hex>                              this repository holds the blob
+//	_blobs/<alg>-<hex>                              this repository holds the blob; "condemned": not for long
 //	_manifests/<alg>-<hex>                          entry: media type and what the manifest refers to
-//	_tags/<tag>                                     the digest that the tag names
+//	_tags/<tag>                                     the digest that the tag names, and since when (tagValue)
 //	_history/<tag>/<time>-<random>                  a move of the tag (Move); the tag may be gone
 //	_deleted/<alg>-<hex>                            entry of a deleted manifest that may be wanted back
 //	_referrers/<alg>-<hex of subject>/<alg>-<hex>   descriptor of a manifest with that subject
@@ -72,10 +73,31 @@ func (r repository) register(ctx context.Context) error {
 	return r.store.PutRecord(ctx, catalogKey(r.name), nil)
 }
 
-// hasBlob returns the blob's size if this repository holds it. Whoever asks may be about to refer to the
-// blob, so a link of some age is made young again: the collector takes only old ones.
+// condemned is the value of a link that the collector is about to remove. Whoever relies on a link looks
+// for it, and makes it a plain one again (keepLink).
+const condemned = "condemned"
+
+// keepLink makes sure that the repository holds a blob, by a link that no collector removes now: one of
+// some age is made young again.
+func (r repository) keepLink(ctx context.Context, d oci.Digest) error {
+	for {
+		link, err := r.store.ReadRecord(ctx, r.blobKey(d))
+		if err != nil {
+			return err
+		}
+		if len(link.Value) == 0 && time.Since(link.Put) <= r.refresh {
+			return nil
+		}
+		_, err = r.store.SwapRecord(ctx, r.blobKey(d), link.Version, nil)
+		if !errors.Is(err, errdefs.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// hasBlob returns the blob's size if this repository holds it. Whoever asks may be about to refer to it.
 func (r repository) hasBlob(ctx context.Context, d oci.Digest) (int64, error) {
-	if err := r.use(ctx, r.blobKey(d)); err != nil {
+	if err := r.keepLink(ctx, d); err != nil {
 		return 0, unknown(err, "BLOB_UNKNOWN")
 	}
 	size, err := r.store.StatBlob(ctx, d)
@@ -91,11 +113,16 @@ func (r repository) use(ctx context.Context, key string) error {
 	return err
 }
 
+// linkBlob lets the repository hold a blob that was there just now. It is an error when a collector was
+// quicker: a reference counts once the blob was kept after it was written.
 func (r repository) linkBlob(ctx context.Context, d oci.Digest) error {
 	if err := r.register(ctx); err != nil {
 		return err
 	}
-	return r.store.PutRecord(ctx, r.blobKey(d), nil)
+	if err := r.store.PutRecord(ctx, r.blobKey(d), nil); err != nil {
+		return err
+	}
+	return unknown(r.store.KeepBlob(ctx, d), "BLOB_UNKNOWN")
 }
 
 func (r repository) manifest(ctx context.Context, d oci.Digest) (entry, error) {
@@ -119,7 +146,27 @@ func (r repository) tag(ctx context.Context, tag string) (oci.Digest, error) {
 	if err != nil {
 		return "", unknown(err, "MANIFEST_UNKNOWN")
 	}
-	return oci.ParseDigest(string(value))
+	d, _, err := parseTag(value)
+	return d, err
+}
+
+// tagValue is the record of a tag: the digest, and the time of its last move in the log.
+func tagValue(d oci.Digest, moved time.Time) []byte {
+	return fmt.Appendf(nil, "%s %d", d, moved.UnixNano())
+}
+
+// parseTag reads what tagValue wrote; without a time it is an older registry's.
+func parseTag(value []byte) (d oci.Digest, moved time.Time, err error) {
+	digest, nano, _ := strings.Cut(string(value), " ")
+	if nano != "" {
+		n, err := strconv.ParseInt(nano, 10, 64)
+		if err != nil {
+			return "", moved, fmt.Errorf("read record of a tag: %w", err)
+		}
+		moved = time.Unix(0, n).UTC()
+	}
+	d, err = oci.ParseDigest(digest)
+	return d, moved, err
 }
 
 // tagsOf returns the tags that name a digest.

@@ -26,7 +26,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -46,22 +45,20 @@ const (
 
 // Server answers the registry protocol. It is an http.Handler.
 type Server struct {
-	store storage.Store
-	log   *slog.Logger
-	auth  Authorizer
-	// collecting keeps the collector's decision to remove a blob apart from requests that link it.
-	collecting sync.RWMutex
-	refresh    time.Duration // age above which looking at a blob makes its link young again
-	manifests  *manifestCache
-	options    Options
-	turns      turn.Turns[string] // of tags that move, by key
-	metrics    metrics
-	deltas     *delta.Service
-	cache      *cache.Cache // nil: no upstreams
-	eviction   eviction
-	readiness  atomic.Pointer[readiness]
-	pages      *web.Pages // nil: none
-	origins    http.CrossOriginProtection
+	store     storage.Store
+	log       *slog.Logger
+	auth      Authorizer
+	refresh   time.Duration // age above which looking at a blob makes its link young again
+	manifests *manifestCache
+	options   Options
+	turns     turn.Turns[string] // of tags that move, by key
+	metrics   metrics
+	deltas    *delta.Service
+	cache     *cache.Cache // nil: no upstreams
+	eviction  eviction
+	readiness atomic.Pointer[readiness]
+	pages     *web.Pages // nil: none
+	origins   http.CrossOriginProtection
 }
 
 // Options are the rules of a registry. The zero value keeps no deleted manifest and has no immutable tag.

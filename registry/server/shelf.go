@@ -35,8 +35,6 @@ func (f shelf) KeepManifest(ctx context.Context, name string, desc oci.Descripto
 	if err != nil {
 		return errdefs.As(errdefs.ErrInvalid, err)
 	}
-	f.s.collecting.RLock()
-	defer f.s.collecting.RUnlock()
 	return f.s.storeManifest(ctx, f.s.repository(name), desc.Digest, content, doc, e)
 }
 
@@ -52,19 +50,18 @@ func (f shelf) ReadTag(ctx context.Context, name, tag string) (d oci.Digest, che
 // KeepTag implements cache.Tags.
 func (f shelf) KeepTag(ctx context.Context, name, tag string, d oci.Digest, by string) error {
 	repo := f.s.repository(name)
-	over, err := f.s.turns.Take(ctx, repo.tagKey(tag))
-	if err != nil {
-		return err
-	}
-	defer over()
 	now, err := repo.tag(ctx, tag)
-	switch {
-	case err == nil && now == d:
+	if err == nil && now == d {
 		return f.s.store.TouchRecord(ctx, repo.tagKey(tag))
-	case ignoreMissing(err) != nil || err != nil && d == "":
+	}
+	if ignoreMissing(err) != nil || err != nil && d == "" {
 		return ignoreMissing(err)
 	}
-	return f.s.moveTag(ctx, repo, tag, d, by)
+	err = f.s.moveTag(ctx, repo, tag, d, by, func(oci.Digest) (bool, error) { return true, nil })
+	if d == "" {
+		return ignoreMissing(err)
+	}
+	return err
 }
 
 // HasBlob implements cache.Blobs.
@@ -74,8 +71,6 @@ func (f shelf) HasBlob(ctx context.Context, name string, d oci.Digest) (int64, e
 
 // AdoptBlob implements cache.Blobs.
 func (f shelf) AdoptBlob(ctx context.Context, name string, d oci.Digest) error {
-	f.s.collecting.RLock()
-	defer f.s.collecting.RUnlock()
 	if _, err := f.s.store.StatBlob(ctx, d); err != nil {
 		return err
 	}
@@ -84,8 +79,6 @@ func (f shelf) AdoptBlob(ctx context.Context, name string, d oci.Digest) error {
 
 // KeepBlob implements cache.Blobs.
 func (f shelf) KeepBlob(ctx context.Context, name, upload string, d oci.Digest) (err error) {
-	f.s.collecting.RLock()
-	defer f.s.collecting.RUnlock()
 	if f.beside != nil {
 		if upload, err = f.carry(ctx, upload, d); err != nil {
 			return err

@@ -12,7 +12,7 @@
 // was its own write that a repetition found.
 //
 // Content becomes visible by its cell, after its digest was verified, without copying a byte; and an
-// object of data is removed only by whoever made its cell say so. See docs/adr/0070.
+// object of data is removed only by whoever made its cell say so. See docs/adr/0080.
 package bucket
 
 import (
