@@ -173,6 +173,10 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request, forward http.Handl
 		w.WriteHeader(f.Status)
 		return
 	}
+	if f.Stall && r.Method == http.MethodHead {
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	}
 	out := &body{ResponseWriter: w, proxy: p, fault: f, request: r}
 	if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") {
 		out.uncounted = true

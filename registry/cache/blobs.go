@@ -30,7 +30,7 @@ func (c *Cache) BlobSize(ctx context.Context, t Target, d oci.Digest) (int64, er
 	})
 	c.noteRefusal(key, err)
 	if err == nil {
-		c.sizes.put(key, size, 24*time.Hour)
+		c.sizes.put(key, size, sizeFor)
 	}
 	return size, err
 }
@@ -130,16 +130,16 @@ func (c *Cache) fly(f *flight) error {
 
 // fetch downloads into an upload, from where an earlier fetch ended, and makes it a blob.
 func (c *Cache) fetch(ctx context.Context, f *flight) error {
+	if err := f.target.up.resting(time.Now(), false); err != nil {
+		return err
+	}
+	repo, err := f.target.up.repository(f.target.path, false)
+	if err != nil {
+		return err
+	}
 	at, err := c.begin(ctx, f)
 	if err != nil {
 		return fmt.Errorf("begin fetch of blob %s: %w", f.digest, err)
-	}
-	repo, err := f.target.up.repository(f.target.path, false)
-	if err == nil {
-		err = f.target.up.resting(time.Now(), false)
-	}
-	if err != nil {
-		return err
 	}
 	body, err := repo.Fetch(ctx, oci.Descriptor{MediaType: oci.MediaTypeLayer, Digest: f.digest, Size: f.size}, at)
 	if err != nil {

@@ -248,5 +248,10 @@ func (c *Cache) ask(ctx context.Context, t Target, impatient bool, f func(contex
 		return errdefs.Unavailable("the registry is shutting down")
 	}
 	t.up.learn(time.Now(), err)
+	if err != nil && !wellAnswered(err) {
+		if rest := t.up.resting(time.Now(), false); rest != nil {
+			return rest // which says how long to wait
+		}
+	}
 	return err
 }

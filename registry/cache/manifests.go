@@ -23,12 +23,12 @@ type Answer struct {
 // Manifest sees to it that the shelf holds what a tag or digest names.
 func (c *Cache) Manifest(ctx context.Context, t Target, tagOrDigest string) (Answer, error) {
 	if d, err := oci.ParseDigest(tagOrDigest); err == nil {
-		return Answer{Digest: d}, c.byDigest(ctx, t, d)
+		return Answer{Digest: d}, c.byDigest(ctx, t, d, false)
 	}
 	return c.byTag(ctx, t, tagOrDigest)
 }
 
-func (c *Cache) byDigest(ctx context.Context, t Target, d oci.Digest) error {
+func (c *Cache) byDigest(ctx context.Context, t Target, d oci.Digest, impatient bool) error {
 	if done, err := c.onShelf(ctx, t, d); done {
 		return err
 	}
@@ -40,7 +40,7 @@ func (c *Cache) byDigest(ctx context.Context, t Target, d oci.Digest) error {
 	if done, err := c.onShelf(ctx, t, d); done {
 		return err
 	}
-	_, err = c.fetchManifest(ctx, t, string(d))
+	_, err = c.fetchManifest(ctx, t, string(d), impatient)
 	return err
 }
 
@@ -52,13 +52,13 @@ func (c *Cache) onShelf(ctx context.Context, t Target, d oci.Digest) (bool, erro
 	}
 	if err == nil {
 		c.Counters.Hits.Add(1)
-		c.noteSizes(t, content)
+		c.noteSizes(t, d, content)
 	}
 	return true, err
 }
 
 // fetchManifest gets what the upstream has under a name, and keeps it.
-func (c *Cache) fetchManifest(ctx context.Context, t Target, name string) (oci.Digest, error) {
+func (c *Cache) fetchManifest(ctx context.Context, t Target, name string, impatient bool) (oci.Digest, error) {
 	key := t.Name + " " + name
 	if err, ok := c.missing.get(key); ok {
 		return "", err
@@ -66,7 +66,7 @@ func (c *Cache) fetchManifest(ctx context.Context, t Target, name string) (oci.D
 	c.Counters.Misses.Add(1)
 	var desc oci.Descriptor
 	var content []byte
-	err := c.ask(ctx, t, false, func(ctx context.Context, repo repository) (err error) {
+	err := c.ask(ctx, t, impatient, func(ctx context.Context, repo repository) (err error) {
 		desc, content, err = repo.Get(ctx, name)
 		return err
 	})
@@ -74,7 +74,7 @@ func (c *Cache) fetchManifest(ctx context.Context, t Target, name string) (oci.D
 	if err != nil {
 		return "", err
 	}
-	c.noteSizes(t, content)
+	c.noteSizes(t, desc.Digest, content)
 	return desc.Digest, c.o.Shelf.KeepManifest(context.WithoutCancel(ctx), t.Name, desc, content)
 }
 
@@ -106,7 +106,7 @@ func (c *Cache) byTag(ctx context.Context, t Target, tag string) (Answer, error)
 	}
 	kept, _, err := c.o.Shelf.ReadTag(ctx, t.Name, tag)
 	if errors.Is(err, errdefs.ErrNotFound) {
-		d, err := c.fetchManifest(ctx, t, tag)
+		d, err := c.fetchManifest(ctx, t, tag, false)
 		return c.named(ctx, t, tag, d, err)
 	}
 	if err != nil {
@@ -145,7 +145,7 @@ func (c *Cache) check(ctx context.Context, t Target, tag string, kept oci.Digest
 		return Answer{}, errors.Join(err, c.o.Shelf.KeepTag(ctx, t.Name, tag, "", "upstream "+t.up.Name))
 	}
 	if err == nil {
-		err = c.byDigest(ctx, t, now.Digest)
+		err = c.byDigest(ctx, t, now.Digest, true)
 	}
 	if err == nil {
 		return c.named(ctx, t, tag, now.Digest, nil)
@@ -162,8 +162,16 @@ func (c *Cache) stale(t Target, what string, why error) {
 	c.o.Log.Warn("serving what is cached without a check", "upstream", t.up.Name, "repository", t.Name, "name", what, "error", why)
 }
 
+// sizeFor is how long sizes are remembered.
+const sizeFor = 24 * time.Hour
+
 // noteSizes remembers how large a manifest's blobs are, so that the upstream need not be asked.
-func (c *Cache) noteSizes(t Target, content []byte) {
+func (c *Cache) noteSizes(t Target, manifest oci.Digest, content []byte) {
+	key := t.Name + "@" + string(manifest)
+	if _, noted := c.sizes.get(key); noted {
+		return
+	}
+	c.sizes.put(key, int64(len(content)), sizeFor/2) // less than its blobs'
 	var m struct {
 		Config *oci.Descriptor  `json:"config"`
 		Layers []oci.Descriptor `json:"layers"`
@@ -176,7 +184,7 @@ func (c *Cache) noteSizes(t Target, content []byte) {
 	}
 	for _, blob := range m.Layers {
 		if blob.Size >= 0 && len(blob.URLs) == 0 {
-			c.sizes.put(t.Name+"@"+string(blob.Digest), blob.Size, 24*time.Hour)
+			c.sizes.put(t.Name+"@"+string(blob.Digest), blob.Size, sizeFor)
 		}
 	}
 }

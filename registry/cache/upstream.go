@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"davit/oci/errdefs"
@@ -75,8 +74,6 @@ type upstream struct {
 	patient *client.Client // tries again and again
 	quick   *client.Client // tries once
 	counts  *Counters
-
-	requests atomic.Int64
 
 	mu       sync.Mutex
 	repos    map[string]repository // by path, "!" before those of quick

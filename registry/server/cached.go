@@ -222,9 +222,6 @@ func copyArriving(w http.ResponseWriter, stream *cache.Stream) error {
 
 func (s *Server) fillTags(r request, t cache.Target) error {
 	tags, err := s.cache.Tags(r.Context(), t)
-	if errors.Is(err, errdefs.ErrNotFound) {
-		return r.upstreamFailure("NAME_UNKNOWN", err)
-	}
 	if err != nil {
 		if missing := r.repo.exists(r.Context()); missing != nil {
 			return r.upstreamFailure("NAME_UNKNOWN", err)

@@ -75,8 +75,8 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	registry.closeCache() // whose readers would wait for more
 	err = server.Shutdown(grace)
+	registry.closeCache() // now nobody reads, or only those who have had their time
 	<-evicted
 	<-collected
 	<-indexed
