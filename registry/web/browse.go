@@ -155,7 +155,7 @@ func (v *visit) files() error {
 		return err
 	}
 	if !m.IsImage() {
-		return errdefs.NotFound("%s is not an image and has no files", d)
+		return errdefs.NotFound("the manifest %s is not an image and has no files", d)
 	}
 	where := strings.Trim(v.URL.Query().Get("path"), "/")
 	crumbs := []crumb{{"Repositories", "/"}, {v.repo, repoLink(v.repo)}, {d.Short(), manifestLink(v.repo, v.arg)}, {"Files", ""}}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -21,7 +22,7 @@ type side struct {
 // changeRow is a line of the difference of files.
 type changeRow struct {
 	Path          string
-	Sign          string // "+", "-" or "±"
+	Sign          string // "+", "−" or "±"
 	Word          string // the same for those who do not see it
 	Before, After string // size and what else differs
 	Grown         int64
@@ -98,7 +99,7 @@ func (v *visit) sides(body *diffBody) error {
 			return err
 		}
 		if !s.Image.IsImage() {
-			return errdefs.Invalid("%s is not an image: only images can be compared", s.Reference)
+			return errdefs.Invalid("only images can be compared, and %s is none", s.Reference)
 		}
 	}
 	return nil
@@ -162,12 +163,15 @@ func changeRowOf(c files.Change) changeRow {
 	case c.Before == nil:
 		row.Sign, row.Word, row.After = "+", "added", describe(*c.After)
 	case c.After == nil:
-		row.Sign, row.Word, row.Before = "-", "removed", describe(*c.Before)
+		row.Sign, row.Word, row.Before = "−", "removed", describe(*c.Before)
 	default:
 		row.Sign, row.Word = "±", "changed"
 		row.Before, row.After = describe(*c.Before), describe(*c.After)
-		if row.Before == row.After {
+		switch {
+		case row.Before == row.After && row.Grown == 0:
 			row.After = "same size, other content"
+		case row.Before == row.After:
+			row.Before, row.After = fmt.Sprintf("%d bytes", c.Before.Size), fmt.Sprintf("%d bytes", c.After.Size)
 		}
 	}
 	return row

@@ -40,7 +40,7 @@ type document struct {
 func (v *visit) load(ctx context.Context, d oci.Digest) (*manifest, error) {
 	mediaType, content, err := v.p.registry.Manifest(ctx, v.repo, d)
 	if err != nil {
-		return nil, absent(err, "%s has no manifest %s", v.repo, d)
+		return nil, absent(err, "there is no manifest %s in %s", d, v.repo)
 	}
 	m := &manifest{Digest: d, MediaType: mediaType, Bytes: len(content)}
 	if err := json.Unmarshal(content, &m.document); err != nil {
@@ -137,6 +137,7 @@ func isAttestation(d oci.Descriptor) bool {
 type platformRow struct {
 	oci.Descriptor
 	Platform string
+	Image    bool // that has files
 	Here     bool // in this repository: an index may name what was never pushed
 	Total    int64
 	Layers   int
@@ -158,6 +159,7 @@ func (v *visit) platforms(m *manifest) ([]platformRow, error) {
 		}
 		if err == nil {
 			row.Here, row.Total, row.Layers = true, found.Total(), len(found.Layers)
+			row.Image = found.IsImage() && !isAttestation(child)
 		}
 		rows = append(rows, row)
 	}
@@ -215,10 +217,11 @@ func command(createdBy string) string {
 	if rest, ok := strings.CutPrefix(s, "/bin/sh -c #(nop) "); ok {
 		return strings.TrimSpace(rest)
 	}
+	s = strings.TrimPrefix(s, "RUN ")
 	if rest, ok := strings.CutPrefix(s, "/bin/sh -c "); ok {
 		return "RUN " + rest
 	}
-	return s
+	return strings.TrimSpace(strings.TrimSuffix(createdBy, "# buildkit"))
 }
 
 // resolve returns what a tag or a digest of the repository stands for.
@@ -228,7 +231,7 @@ func (v *visit) resolve(reference string) (oci.Digest, error) {
 		return d, errdefs.As(errdefs.ErrInvalid, err)
 	}
 	d, _, err := v.p.registry.Tag(v.Context(), v.repo, reference)
-	return d, absent(err, "%s has no tag %s", v.repo, reference)
+	return d, absent(err, "there is no tag %s in %s", reference, v.repo)
 }
 
 // image returns an image of an index or manifest: the one for the platform, or the first there is.
@@ -241,11 +244,11 @@ func (v *visit) image(d oci.Digest, platform string) (*manifest, error) {
 		return isAttestation(d) || platform != "" && (d.Platform == nil || d.Platform.String() != platform)
 	})
 	if len(wanted) == 0 {
-		return nil, errdefs.NotFound("%s has no image for %s", d, platform)
+		return nil, errdefs.NotFound("there is no image for %s in %s", platform, d)
 	}
 	m, err = v.loadImage(v.Context(), wanted[0].Digest)
 	if err == nil && m.IsIndex() {
-		return nil, errdefs.Invalid("%s is an index of indexes", d)
+		return nil, errdefs.Invalid("the index %s has another index in it", d)
 	}
 	return m, err
 }

@@ -48,7 +48,7 @@ func (v *visit) tag() error {
 	}
 	d, since, err := v.p.registry.Tag(v.Context(), v.repo, v.arg)
 	if ignoreMissing(err) != nil || err != nil && len(moves) == 0 {
-		return absent(err, "%s has no tag %s", v.repo, v.arg)
+		return absent(err, "there is no tag %s in %s", v.arg, v.repo)
 	}
 	body := &manifestBody{
 		Repo: v.repo, Tag: v.arg, Since: since, Immutable: v.p.registry.Immutable(v.repo, v.arg),
@@ -202,7 +202,7 @@ func (v *visit) rollback() error {
 	}
 	if err := v.p.registry.Rollback(v.Request, v.visitor.User, v.repo, tag, d); err != nil {
 		if errors.Is(err, errdefs.ErrNotFound) {
-			return errdefs.NotFound("%s cannot be rolled back to %s: the registry no longer has it", tag, d)
+			return errdefs.NotFound("the tag %s cannot be rolled back to %s: the registry no longer has it", tag, d)
 		}
 		return err
 	}

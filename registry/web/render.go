@@ -54,6 +54,7 @@ var functions = template.FuncMap{
 	"base":         func(name string) string { return name[strings.LastIndexByte(name, '/')+1:] },
 	"count":        count,
 	"visible":      visible,
+	"lines":        lines,
 	"add":          func(a, b int) int { return a + b },
 	"negative":     func(n int64) int64 { return -n },
 }
@@ -73,6 +74,26 @@ func ago(t, now time.Time) string {
 		}
 	}
 	return "just now"
+}
+
+// lines is visible for text of several lines.
+func lines(s string) string {
+	all := strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n")
+	for i, line := range all {
+		all[i] = visible(line)
+	}
+	return strings.Join(all, "\n")
+}
+
+// sentence makes a message of the program a sentence.
+func sentence(s string) string {
+	if r, n := utf8.DecodeRuneInString(s); n > 0 {
+		s = string(unicode.ToUpper(r)) + s[n:]
+	}
+	if !strings.HasSuffix(s, ".") {
+		s += "."
+	}
+	return s
 }
 
 // visible writes what cannot be seen, and what turns the direction of writing, as escapes: a name must not look
@@ -99,8 +120,8 @@ func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	if strings.HasSuffix(noun, "y") {
-		noun = strings.TrimSuffix(noun, "y") + "ie"
+	if stem, ok := strings.CutSuffix(noun, "ory"); ok {
+		noun = stem + "orie"
 	}
 	return fmt.Sprintf("%s %ss", grouped(n), noun)
 }
@@ -153,7 +174,7 @@ func (v *visit) fail(err error) {
 	if status == http.StatusUnauthorized {
 		v.w.Header().Set("WWW-Authenticate", `Basic realm="davit registry", charset="UTF-8"`)
 	}
-	body := map[string]any{"Status": status, "Text": http.StatusText(status), "Message": message, "Login": status == http.StatusUnauthorized}
+	body := map[string]any{"Status": status, "Text": http.StatusText(status), "Message": sentence(message), "Login": status == http.StatusUnauthorized}
 	crumbs := []crumb{{"Repositories", "/"}, {http.StatusText(status), ""}}
 	if err := v.show(status, errorPage, http.StatusText(status), crumbs, body); err != nil {
 		v.p.log.Error("an error page could not be written", "error", err)

@@ -191,14 +191,14 @@ func TestLogin(t *testing.T) {
 	if got := page.header.Get("WWW-Authenticate"); !strings.HasPrefix(got, "Basic realm=") {
 		t.Errorf("the challenge is %q", got)
 	}
-	f.get(401, "/r/team/shared").wants("log in to see this repository")
+	f.get(401, "/r/team/shared").wants("Log in to see this repository")
 	bob := f.as("bob", "secret")
 	for back, want := range map[string]string{"/r/team/shared?q=x": "/r/team/shared?q=x", "//elsewhere/": "/", "https://elsewhere/": "/", "/\\elsewhere": "/", "": "/", "/v2/": "/"} {
 		if to := bob.get(303, "/login?back="+url.QueryEscape(back)).header.Get("Location"); to != want {
 			t.Errorf("back to %q is %q", back, to)
 		}
 	}
-	f.as("bob", "wrong").get(401, "/").wants("wrong user or password")
+	f.as("bob", "wrong").get(401, "/").wants("Wrong user or password.")
 	f.get(200, "/static/style.css")
 	if !strings.Contains(bob.get(200, "/").text("header"), "Logged in as bob") {
 		t.Error("the page does not say who is logged in")

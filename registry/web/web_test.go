@@ -60,7 +60,7 @@ func TestTags(t *testing.T) {
 	page = f.get(200, "/r/shop")
 	page.wantColumn("multi", "v1 immutable")
 	f.get(200, page.link("Deleted 1")).wantColumn("v2")
-	f.get(404, "/r/none").wants("there is no repository none")
+	f.get(404, "/r/none").wants("There is no repository none.")
 }
 
 func TestManyTagsInPages(t *testing.T) {
@@ -97,13 +97,13 @@ func TestImage(t *testing.T) {
 	page := f.get(200, "/r/team/shop/-/tag/v1")
 	host := strings.TrimPrefix(f.url, "http://")
 	page.wants("davit pull "+host+"/team/shop:v1", "docker pull "+host+"/team/shop:v1", string(one.Digest),
-		"2 layers", "ADD file:abc in /", `CMD ["sh"]`, "RUN /bin/sh -c make install", "linux/amd64",
+		"2 layers", "ADD file:abc in /", `CMD ["sh"]`, "RUN make install", "linux/amd64",
 		"sh -c 'echo hi'", "Environment", "V 1", "Labels", "team blue", "Nothing refers to this", "@{0}", "current", "127.0.0.1")
 	if strings.Contains(page.text("main"), "nop") || strings.Contains(page.text("main"), "buildkit") {
 		t.Error("commands are not shown as the Dockerfile had them")
 	}
 	f.get(200, "/r/team/shop/-/manifest/"+string(one.Digest)).wants("2 layers", "docker pull "+host+"/team/shop@"+string(one.Digest))
-	f.get(404, "/r/team/shop/-/tag/none").wants("team/shop has no tag none")
+	f.get(404, "/r/team/shop/-/tag/none").wants("There is no tag none in team/shop.")
 	f.get(404, "/r/team/shop/-/manifest/"+string(oci.DigestOf(nil)))
 	f.get(400, "/r/team/shop/-/manifest/sha256:12")
 }
@@ -176,10 +176,10 @@ func TestDiff(t *testing.T) {
 	f.shop("shop")
 	f.get(200, "/r/shop/-/diff").wants("Compare images of shop")
 	page := f.get(200, "/r/shop/-/diff?from=v1&to=v2")
-	page.wantColumn("Environment V", "Labels team", "- removed: /etc/old", "± changed: /srv/app", "+ added: /srv/link")
+	page.wantColumn("Environment V", "Labels team", "− removed: /etc/old", "± changed: /srv/app", "+ added: /srv/link")
 	page.wants("the lowest 1 layer", "1 file added", "1 file removed", "1 file changed", "blue green", "9B", "+1B", "−9B", "link to app")
 	f.get(200, "/r/shop/-/diff?from=v1&to=v1").wants("Both are the same image", "No file differs")
-	f.get(404, "/r/shop/-/diff?from=v1&to=none").wants("shop has no tag none")
+	f.get(404, "/r/shop/-/diff?from=v1&to=none").wants("There is no tag none in shop.")
 	f.get(404, "/r/shop/-/diff?from=v1&to=v2&page=7")
 }
 

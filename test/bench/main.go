@@ -25,6 +25,7 @@ var subjects = []subject{
 	{"build", (*bench).build},
 	{"ship", (*bench).ship},
 	{"registry", (*bench).registry},
+	{"pages", (*bench).pages},
 	{"network", (*bench).network},
 }
 
