@@ -10,10 +10,10 @@ STATICCHECK := v0.8.2
 GOFUMPT := v0.12.0
 UNITS   ?= /usr/lib/systemd/system
 
-.PHONY: help build demo test check bench install uninstall clean peers
+.PHONY: help build demo test check bench screenshots install uninstall clean peers
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the static programs bin/davit, bin/davitd and bin/davit-oci
 	@mkdir -p $(BIN)
@@ -41,7 +41,11 @@ install: build ## install the programs and the systemd units (PREFIX, UNITS, DES
 	install -D -m 644 -t $(DESTDIR)$(UNITS) packaging/davit.service packaging/davit.socket
 	sed -i 's|@PREFIX@|$(PREFIX)|' $(DESTDIR)$(UNITS)/davit.service
 
-uninstall: ## remove what install installed
+unscreenshots: build ## look at the registry's pages in a headless Chromium; pictures in .cache/screenshots
+	@command -v chromium >/dev/null || { echo "chromium is missing: apt-get install chromium"; exit 1; }
+	cd test && CGO_ENABLED=0 $(GO) run ./screenshots ../$(BIN)/davitd ../.cache/screenshots
+
+install: ## remove what install installed
 	rm -f $(DESTDIR)$(PREFIX)/bin/davit $(DESTDIR)$(PREFIX)/bin/davitd $(DESTDIR)$(PREFIX)/bin/davit-oci
 	rm -f $(DESTDIR)$(UNITS)/davit.service $(DESTDIR)$(UNITS)/davit.socket
 

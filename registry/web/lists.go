@@ -20,7 +20,7 @@ const (
 	perPage = 100 // rows of repositories, tags and logs on a page
 	atOnce  = 16  // records read at the same time
 	// eagerTags is up to how many tags are ordered by time without being asked: each costs a look at its record.
-	eagerTags = 1000
+	eagerTags = 300
 )
 
 // paging says which part of a list a page shows.

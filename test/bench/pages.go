@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -48,13 +49,26 @@ func (b *bench) pages() error {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// pushManyTags gives an empty index many names, a hundred in each request.
+// pushManyTags gives an empty index many names, a hundred in each request, some requests at once.
 func pushManyTags() error {
+	const workers = 8
+	failures := make(chan error, workers)
+	for worker := range workers {
+		go func() { failures <- pushTags(worker*manyTags/workers, (worker+1)*manyTags/workers) }()
+	}
+	var err error
+	for range workers {
+		err = errors.Join(err, <-failures)
+	}
+	return err
+}
+
+func pushTags(from, to int) error {
 	index := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(index))
-	for first := 0; first < manyTags; first += 100 {
+	for first := from; first < to; first += 100 {
 		var query []string
-		for i := first; i < first+100; i++ {
+		for i := first; i < min(to, first+100); i++ {
 			query = append(query, fmt.Sprintf("tag=v1.%d", i))
 		}
 		r, err := http.NewRequest("PUT", "http://"+pagesAddress+"/v2/many/manifests/"+digest+"?"+strings.Join(query, "&"), bytes.NewReader(index))
