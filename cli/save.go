@@ -17,13 +17,13 @@ import (
 
 func (a *app) saveCommand() *cobra.Command {
 	var output string
-	var platforms []string
+	var platforms, since []string
 	cmd := &cobra.Command{
 		Use:   "save [OPTIONS] IMAGE [IMAGE...]",
 		Short: "Save one or more images to a tar archive (streamed to STDOUT by default)",
 		Args:  minArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			query := url.Values{"names": args}
+			query := url.Values{"names": args, "since": since}
 			if err := addPlatforms(query, platforms); err != nil {
 				return err
 			}
@@ -34,6 +34,7 @@ func (a *app) saveCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
+	cmd.Flags().StringArrayVar(&since, "since", nil, "Save only what is not in this image, which must be there where the archive is loaded; may be repeated")
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "Save only the given platform variant")
 	return cmd
 }

@@ -323,14 +323,17 @@ func (i *Images) LocalTags(ctx context.Context, r ref.Ref) ([]string, error) {
 	return tags, nil
 }
 
-// Save writes images as one archive.
-func (i *Images) Save(ctx context.Context, names []string, w io.Writer) error {
+// Save writes images as one archive; with since, only what whoever has those images lacks.
+func (i *Images) Save(ctx context.Context, names, since []string, w io.Writer) error {
 	for _, name := range names {
 		img, err := i.resolve(ctx, name, nil)
 		if err != nil {
 			return err
 		}
 		i.tellImage(events.ActionSave, string(img.ID), string(img.ID))
+	}
+	if len(since) > 0 {
+		return i.Options.Images.SaveSince(ctx, names, since, w)
 	}
 	return i.Options.Images.Save(ctx, names, w)
 }

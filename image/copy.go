@@ -154,13 +154,12 @@ func (c *copier) announce(from chosen) []int {
 
 // layer copies one layer. Content that is not what its digest says is fetched once more from the start.
 func (c *copier) layer(ctx context.Context, desc oci.Descriptor, diffIDs []oci.DiffID) (kept bool, err error) {
+	if done, err := c.deltaLayer(ctx, desc, diffIDs); done || err != nil {
+		return false, err
+	}
 	plain := string(desc.Digest) == string(diffIDs[len(diffIDs)-1])
 	if plain && !c.plainBlobs {
 		return false, c.plainLayer(ctx, desc, diffIDs)
-	}
-	if c.deltaLayer(ctx, desc, diffIDs) {
-		c.report.status(desc.Digest.Short(), "Pull complete")
-		return false, nil
 	}
 	for attempt := 1; ; attempt++ {
 		kept, err = c.blobLayer(ctx, desc, diffIDs)

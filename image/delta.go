@@ -30,6 +30,8 @@ const (
 	maxHave = 16 // layers offered
 	// maxRatio bounds what comes out of a delta, in sizes of the compressed layer.
 	maxRatio = 256
+	// maxOffline bounds what comes out of a delta in an archive, in bytes.
+	maxOffline = 1 << 36
 )
 
 // deltas is what one copy knows of layers that new ones may be made of. The nil value knows nothing.
@@ -38,6 +40,7 @@ type deltas struct {
 	manifest oci.Descriptor
 	have     []oci.Digest
 	stacks   map[oci.DiffID][]oci.DiffID // of each layer that a delta may copy from
+	only     bool                        // the source has deltas only
 
 	fetched atomic.Int64 // bytes of deltas
 	instead atomic.Int64 // bytes of the layers that they stand for
@@ -106,34 +109,57 @@ func (s *Store) offer(tx *metadata.Tx, d *deltas, rec imageRecord, repository st
 	return nil
 }
 
-// deltaLayer copies a layer by its delta. It is false when that was not possible, for whatever reason.
-func (c *copier) deltaLayer(ctx context.Context, desc oci.Descriptor, diffIDs []oci.DiffID) bool {
+// deltaLayer copies a layer by its delta. done is false when that was not possible, for whatever reason,
+// and the source has the layer as it is.
+func (c *copier) deltaLayer(ctx context.Context, desc oci.Descriptor, diffIDs []oci.DiffID) (done bool, err error) {
 	d := c.deltas
-	if d == nil || len(d.have) == 0 || desc.Size < delta.Worthwhile {
-		return false
+	if !d.worthAsking(desc) {
+		return false, nil
 	}
 	if _, err := c.store.o.Content.Info(ctx, desc.Digest); err == nil {
-		return false // its blob is here
+		return false, nil // its blob is here
 	}
 	body, err := d.source.Delta(ctx, desc, d.manifest, d.have)
 	if err != nil {
 		c.store.o.Log.DebugContext(ctx, "no delta", "layer", desc.Digest, "reason", err)
-		return false
+		return false, d.final(err)
 	}
 	in := &counter{Reader: body, report: c.report, id: desc.Digest.Short(), status: "Downloading"}
 	err = errors.Join(c.applyDelta(ctx, in, desc, diffIDs), body.Close())
 	if err != nil {
-		c.store.o.Log.WarnContext(ctx, "delta is of no use, fetching the layer", "layer", desc.Digest, "error", err)
-		return false
+		c.store.o.Log.WarnContext(ctx, "delta is of no use", "layer", desc.Digest, "error", err)
+		return false, d.final(err)
 	}
 	d.fetched.Add(in.current)
 	d.instead.Add(desc.Size)
-	return true
+	c.report.status(desc.Digest.Short(), "Pull complete")
+	return true, nil
+}
+
+// worthAsking says whether the source may have a delta of a layer that saves something.
+func (d *deltas) worthAsking(desc oci.Descriptor) bool {
+	return d != nil && (d.only || len(d.have) > 0 && desc.Size >= delta.Worthwhile)
+}
+
+// final is the failure of a delta for which there is nothing in its place.
+func (d *deltas) final(err error) error {
+	if d.only {
+		return err
+	}
+	return nil
+}
+
+// limit is how many bytes may come out of the delta of a layer.
+func (d *deltas) limit(desc oci.Descriptor) int64 {
+	if d.only {
+		return maxOffline
+	}
+	return maxRatio * desc.Size
 }
 
 // applyDelta unpacks the layer that a delta makes; the layer store verifies it against its DiffID.
 func (c *copier) applyDelta(ctx context.Context, in io.Reader, desc oci.Descriptor, diffIDs []oci.DiffID) (err error) {
-	r, err := delta.NewReader(in, maxRatio*desc.Size)
+	r, err := delta.NewReader(in, c.deltas.limit(desc))
 	if err != nil {
 		return err
 	}

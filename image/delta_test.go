@@ -139,13 +139,13 @@ func TestPullDelta(t *testing.T) {
 		t.Errorf("loaded %v: %v", loaded, err)
 	}
 	var pushing recorder
-	must(t, b.Tag(ctx, d.host+"/app:2", parse(t, d.host+"/copy:2")))
+	must(t, b.Tag(ctx, d.host+"/app:2", parse(t, d.host+"/copy:2"), image.ByTag))
 	b.push(d.host+"/copy:2", &pushing)
 	if pushing.count("Mounted from app") != 1 {
 		t.Errorf("push to another repository: %q", pushing.lines)
 	}
 	elsewhere := registrytest.Start(t, registrytest.Options{})
-	must(t, b.Tag(ctx, d.host+"/app:2", parse(t, elsewhere+"/app:2")))
+	must(t, b.Tag(ctx, d.host+"/app:2", parse(t, elsewhere+"/app:2"), image.ByTag))
 	b.push(elsewhere+"/app:2", &recorder{})
 	if got, err := newWorld(t).pull(elsewhere+"/app:2", &recorder{}); err != nil || got.Image.ID != want.ID {
 		t.Errorf("pulled from elsewhere: %s, %v", got.Image.ID, err)

@@ -30,6 +30,9 @@ func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Loaded,
 	if o.Platform != nil {
 		l.platform = *o.Platform
 	}
+	if l.from, err = l.deltas(); err != nil {
+		return nil, err
+	}
 	ociLayout, docker := a.kindOf()
 	if ociLayout {
 		loaded, err := l.layout(ctx)
@@ -49,6 +52,7 @@ type loader struct {
 	archive  *archive
 	report   *reporter
 	platform oci.Platform
+	from     *deltas // of an archive that holds only what is new
 }
 
 // layout loads what index.json lists. Entries for other platforms or artifacts are passed over, as long
@@ -92,7 +96,7 @@ func (l *loader) layout(ctx context.Context) ([]Loaded, error) {
 }
 
 func (l *loader) manifest(ctx context.Context, target oci.Descriptor, repoTags map[oci.Digest][]ref.Ref) (Image, error) {
-	c := &copier{store: l.store, source: l.archive, report: l.loading()}
+	c := &copier{store: l.store, source: l.archive, report: l.loading(), deltas: l.from}
 	plain := target
 	plain.Annotations, plain.Platform = nil, nil
 	from, err := c.choose(ctx, plain, l.platform)

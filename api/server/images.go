@@ -251,7 +251,7 @@ func (s *Server) saveImages(w http.ResponseWriter, r *request) error {
 		return errdefs.Invalid("no image to save")
 	}
 	out := &lateHeader{ResponseWriter: w, kind: "application/x-tar"}
-	err := s.Engine.Images.Save(r.Context(), names, out)
+	err := s.Engine.Images.Save(r.Context(), names, r.form["since"], out)
 	if err != nil && out.begun {
 		s.Log.Warn("save images", "error", err)
 		panic(http.ErrAbortHandler)

@@ -25,12 +25,13 @@ const (
 	opCopy    = 'C'
 	opLiteral = 'L'
 	opEnd     = 'E'
-
-	maxBases = 64 // layers that one delta may copy from
 )
 
 // Worthwhile is the size of a compressed layer, in bytes, below which a delta saves too little to ask for it.
 const Worthwhile = 128 << 10
+
+// MaxBases is how many layers one delta may copy from.
+const MaxBases = 64
 
 // Base is a layer to copy from.
 type Base struct {

@@ -66,7 +66,7 @@ func (d *Reader) head(limit int64) error {
 		return fmt.Errorf("size of the archive: %w", err)
 	}
 	d.left = d.size
-	count, err := d.number(maxBases)
+	count, err := d.number(MaxBases)
 	if err != nil {
 		return fmt.Errorf("number of layers: %w", err)
 	}
