@@ -92,7 +92,11 @@ func (a *app) runAttached(ctx context.Context, f *createFlags, request container
 	if err != nil {
 		return err
 	}
-	return a.startFollowed(ctx, id, request.HostConfig.AutoRemove, sigProxy, c, keys)
+	err = a.startFollowed(ctx, id, request.HostConfig.AutoRemove, sigProxy, c, keys)
+	if n := (*notStarted)(nil); errors.As(err, &n) {
+		return startError(n.error)
+	}
+	return err
 }
 
 // runPiped runs a container without a terminal in one exchange: no output and no exit is missed.
@@ -143,6 +147,11 @@ func selectStreams(query url.Values, c *container.Config) {
 	}
 }
 
+// notStarted says that a container was not started. The exit status of that is run's to choose.
+type notStarted struct{ error }
+
+func (n *notStarted) Unwrap() error { return n.error }
+
 // startFollowed attaches to a container and waits for it before it starts it, and follows it to its end.
 func (a *app) startFollowed(ctx context.Context, id string, autoRemove, sigProxy bool, c *container.Config, keys []byte) error {
 	s, err := a.attach1(ctx, id, c, keys)
@@ -157,7 +166,7 @@ func (a *app) startFollowed(ctx context.Context, id string, autoRemove, sigProxy
 	exited := a.waitFor(ctx, id, condition)
 	defer a.forward(ctx, id, catchSignals(sigProxy && !c.Tty))()
 	if err := a.engine.Post(ctx, "/containers/"+id+"/start", nil, nil, nil); err != nil {
-		return startError(err)
+		return &notStarted{err}
 	}
 	return a.finish(ctx, s, id, exited)
 }

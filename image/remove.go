@@ -181,7 +181,8 @@ func (r *removal) layers(id oci.Digest, layers []oci.DiffID) error {
 }
 
 func (r *removal) untag(key string) error {
-	if err := r.store.logMove(r.tx, key, nameRecord{}, ByDeletion); err != nil {
+	err := r.store.logMove(r.tx, key, nameRecord{}, ByDeletion)
+	if err != nil && !errdefs.NoSpace(err) { // a first entry has no room on a full disk, and removing is what helps
 		return err
 	}
 	if err := r.store.dropName(r.tx, key); err != nil {

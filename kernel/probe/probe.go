@@ -4,7 +4,6 @@
 package probe
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -82,8 +81,8 @@ var probes = []struct {
 // system. The first call probes, about 5 ms; the result is kept.
 var Host = sync.OnceValues(func() (HostFacts, error) { return In(os.TempDir()) })
 
-// In returns the facts of this host with the file system of the directory at path, where it makes a
-// directory for the time of the call: ext4 can be idmapped from 5.12, but tmpfs only from 6.3.
+// In returns the facts of this host with the file system of the directory at path, in which it writes
+// nothing (the disk may be full): ext4 can be idmapped from 5.12, but tmpfs only from 6.3.
 func In(path string) (facts HostFacts, err error) {
 	facts = HostFacts{Features: make(map[Feature]Result, len(probes))}
 	if facts.Release, err = release(); err != nil {
@@ -100,20 +99,18 @@ func In(path string) (facts HostFacts, err error) {
 	if facts.Capabilities, err = cap.Bounding(); err != nil {
 		return HostFacts{}, err
 	}
-	dir, err := os.MkdirTemp(path, "davit-probe-")
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		return HostFacts{}, fmt.Errorf("probe the kernel: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	for _, p := range probes {
-		facts.Features[p.feature] = Result{p.minimum, p.try(&scratch{dir, layout})}
+		facts.Features[p.feature] = Result{p.minimum, p.try(&scratch{path, layout})}
 	}
 	return facts, nil
 }
 
 // scratch is what probes work with.
 type scratch struct {
-	dir    string // empty; on the file system that is asked about
+	dir    string // on the file system that is asked about; not to be written to
 	layout *cgroup.Layout
 }
 

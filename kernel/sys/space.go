@@ -15,8 +15,13 @@ type Space struct {
 	InodesFree int64
 }
 
-// Full says that nothing can be added.
-func (s Space) Full() bool { return s.Free == 0 || s.Inodes > 0 && s.InodesFree == 0 }
+// nearlyNothing is so little that a file system may refuse it: it needs some for its own structures.
+const nearlyNothing = 1 << 20
+
+// Full says that next to nothing can be added.
+func (s Space) Full() bool {
+	return s.Size > 0 && s.Free < nearlyNothing || s.Inodes > 0 && s.InodesFree == 0
+}
 
 // SpaceOf returns what the file system of path has. statfs(2).
 func SpaceOf(path string) (Space, error) {

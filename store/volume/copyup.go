@@ -27,7 +27,7 @@ func (s *Store) CopyUp(ctx context.Context, name, from string) error {
 	}
 	over, err := s.copying.Take(ctx, name)
 	if err != nil {
-		return fmt.Errorf("copy %s to volume %s: %w", from, name, err)
+		return fmt.Errorf("copy the image's files to volume %s: %w", name, err)
 	}
 	defer over()
 	mark := filepath.Join(s.root, name, "copying")
@@ -39,7 +39,7 @@ func (s *Store) CopyUp(ctx context.Context, name, from string) error {
 		err = copyTree(ctx, v.Path, from)
 	}
 	if err != nil {
-		err = fmt.Errorf("copy %s to volume %s: %w", from, name, err)
+		err = fmt.Errorf("copy the image's files to volume %s: %w", name, err)
 		return errors.Join(err, clearDir(v.Path), os.Remove(mark))
 	}
 	return os.Remove(mark)

@@ -15,6 +15,7 @@ import (
 // engine is the davitd under test.
 type engine struct {
 	bin, root string
+	data      string // its --data-root
 	log       *os.File
 	process   *exec.Cmd
 }
@@ -22,7 +23,10 @@ type engine struct {
 func (e *engine) socket() string { return filepath.Join(e.root, "davit.sock") }
 
 // newEngine starts a davitd of its own with empty directories and the busybox image.
-func newEngine(t *testing.T) *engine {
+func newEngine(t *testing.T) *engine { return newEngineIn(t, "") }
+
+// newEngineIn is newEngine with its durable directory at data, if that is not empty.
+func newEngineIn(t *testing.T, data string) *engine {
 	t.Helper()
 	root, err := os.MkdirTemp("", "davit-script-")
 	if err != nil {
@@ -32,7 +36,10 @@ func newEngine(t *testing.T) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{bin: filepath.Join(repository(t), "bin"), root: root, log: log}
+	e := &engine{bin: filepath.Join(repository(t), "bin"), root: root, data: data, log: log}
+	if e.data == "" {
+		e.data = filepath.Join(root, "data")
+	}
 	t.Cleanup(func() { e.close(t) })
 	if err := e.start(); err != nil {
 		t.Fatal(err)
@@ -60,7 +67,7 @@ func (e *engine) must(t *testing.T, name string, args ...string) string {
 }
 
 func (e *engine) start() error {
-	cmd := exec.Command(filepath.Join(e.bin, "davitd"), "--data-root", filepath.Join(e.root, "data"),
+	cmd := exec.Command(filepath.Join(e.bin, "davitd"), "--data-root", e.data,
 		"--exec-root", filepath.Join(e.root, "run"), "--pidfile", filepath.Join(e.root, "davitd.pid"), "-H", "unix://"+e.socket(),
 		"--cgroup-parent", "/"+filepath.Base(e.root))
 	cmd.Stdout, cmd.Stderr = e.log, e.log
