@@ -131,15 +131,39 @@ func (l *layers) mount() (tree *os.File, err error) {
 	}
 	if unknown(err) {
 		classic, fallback := l.classic()
-		if fallback == nil {
-			return classic, nil
+		if tree = classic; fallback == nil {
+			err = nil
+		} else {
+			err = errors.Join(err, fallback)
 		}
-		err = errors.Join(err, fallback)
+	}
+	if err == nil {
+		err = l.wantWritable(tree)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mount overlay of %d layers: %w", len(l.lower), err)
 	}
 	return tree, nil
+}
+
+// wantWritable closes a tree that is read-only and should not be: where overlayfs cannot make its directory
+// in the work directory, on a full disk above all, it says so in the kernel's log and mounts all the same.
+func (l *layers) wantWritable(tree *os.File) error {
+	if l.upper == nil {
+		return nil
+	}
+	readOnly, err := sys.ReadOnly(tree)
+	if err == nil && readOnly {
+		cause := syscall.EROFS
+		if space, err := sys.SpaceOf(l.rootfs.Work); err == nil && space.Full() {
+			cause = syscall.ENOSPC
+		}
+		err = &os.PathError{Op: "mkdir", Path: filepath.Join(l.rootfs.Work, "work"), Err: cause}
+	}
+	if err != nil {
+		tree.Close()
+	}
+	return err
 }
 
 // unknown says whether an error may mean that this kernel does not know an option or an operation:

@@ -49,11 +49,11 @@ func Preallocate(f *os.File, n int64) error {
 	return nil
 }
 
-// Allocated returns how many bytes of the disk a file takes. fstat(2).
-func Allocated(f *os.File) (int64, error) {
-	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
-		return 0, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+// ReadOnly says whether the mount that f lies in, or its whole file system, is read-only. fstatfs(2).
+func ReadOnly(f *os.File) (bool, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(int(f.Fd()), &st) }); err != nil {
+		return false, &os.PathError{Op: "statfs", Path: f.Name(), Err: err}
 	}
-	return st.Blocks * 512, nil
+	return st.Flags&unix.ST_RDONLY != 0, nil
 }
