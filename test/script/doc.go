@@ -6,7 +6,7 @@
 //
 //	davit, docker      the programs, pointed at the test's engine
 //	retry CMD...       run a program until it succeeds, ten seconds at most
-//	engine restart     stop the engine by SIGTERM and start it again
+//	engine restart     stop the engine by SIGTERM and start it again, with more flags if there are any
 //	engine kill        kill it by SIGKILL and start it again
 //
 // After each script nothing may be left of it: no container, volume, network, mount, interface, control

@@ -66,10 +66,11 @@ func (e *engine) must(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-func (e *engine) start() error {
+func (e *engine) start(flags ...string) error {
 	cmd := exec.Command(filepath.Join(e.bin, "davitd"), "--data-root", e.data,
 		"--exec-root", filepath.Join(e.root, "run"), "--pidfile", filepath.Join(e.root, "davitd.pid"), "-H", "unix://"+e.socket(),
 		"--cgroup-parent", "/"+filepath.Base(e.root))
+	cmd.Args = append(cmd.Args, flags...)
 	cmd.Stdout, cmd.Stderr = e.log, e.log
 	cmd.Env = e.env()
 	if err := cmd.Start(); err != nil {

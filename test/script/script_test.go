@@ -61,19 +61,19 @@ func (e *engine) commands() map[string]script.Cmd {
 	commands["davit"] = script.Program(filepath.Join(e.bin, "davit"), kill, time.Second)
 	commands["docker"] = script.Program("docker", kill, time.Second)
 	commands["retry"] = retry()
-	commands["engine"] = script.Command(script.CmdUsage{Summary: "restart or kill the engine", Args: "restart|kill"}, e.control)
+	commands["engine"] = script.Command(script.CmdUsage{Summary: "restart or kill the engine", Args: "restart|kill [flag...]"}, e.control)
 	return commands
 }
 
 func (e *engine) control(_ *script.State, args ...string) (script.WaitFunc, error) {
 	signals := map[string]syscall.Signal{"restart": syscall.SIGTERM, "kill": syscall.SIGKILL}
-	if len(args) != 1 || signals[args[0]] == 0 {
+	if len(args) == 0 || signals[args[0]] == 0 {
 		return nil, script.ErrUsage
 	}
 	if err := e.stop(signals[args[0]]); err != nil {
 		return nil, err
 	}
-	return nil, e.start()
+	return nil, e.start(args[1:]...)
 }
 
 // retry runs a program until it succeeds; its last output is what stdout and stderr then match.
