@@ -41,11 +41,11 @@ install: build ## install the programs and the systemd units (PREFIX, UNITS, DES
 	install -D -m 644 -t $(DESTDIR)$(UNITS) packaging/davit.service packaging/davit.socket
 	sed -i 's|@PREFIX@|$(PREFIX)|' $(DESTDIR)$(UNITS)/davit.service
 
-unscreenshots: build ## look at the registry's pages in a headless Chromium; pictures in .cache/screenshots
+screenshots: build ## look at the registry's pages in a headless Chromium; pictures in .cache/screenshots
 	@command -v chromium >/dev/null || { echo "chromium is missing: apt-get install chromium"; exit 1; }
 	cd test && CGO_ENABLED=0 $(GO) run ./screenshots ../$(BIN)/davitd ../.cache/screenshots
 
-install: ## remove what install installed
+uninstall: ## remove what install installed
 	rm -f $(DESTDIR)$(PREFIX)/bin/davit $(DESTDIR)$(PREFIX)/bin/davitd $(DESTDIR)$(PREFIX)/bin/davit-oci
 	rm -f $(DESTDIR)$(UNITS)/davit.service $(DESTDIR)$(UNITS)/davit.socket
 
