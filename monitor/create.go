@@ -22,6 +22,9 @@ func (m *Monitor) create(ctx context.Context, r task.CreateRequest) (reply, erro
 	if err := check(&r); err != nil {
 		return reply{}, err
 	}
+	if err := m.profiles.Assemble(&r); err != nil {
+		return reply{}, err
+	}
 	c := &container{
 		id:      r.ID,
 		stdio:   r.Stdio,

@@ -67,6 +67,7 @@ type Monitor struct {
 
 	streamBuffers stdio.Buffers
 	logBuffers    logs.Buffers
+	profiles      task.Profiles
 
 	gate *gate // whoever changes anything is inside; an upgrade shuts it
 

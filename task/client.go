@@ -26,6 +26,8 @@ type Client struct {
 	conn *wire.Conn
 	done chan struct{}
 
+	profiles profiles
+
 	mu    sync.Mutex
 	next  uint64
 	calls map[uint64]chan wire.Message // replies awaited; each has room for its one reply
@@ -200,6 +202,9 @@ func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
 // namespace, for the caller to configure while the task is prepared and to close; nil when the spec
 // asks for no new one. An id in use is errdefs.ErrConflict.
 func (c *Client) Create(ctx context.Context, r CreateRequest) (s State, netns *os.File, err error) {
+	if r, err = c.profiles.detach(r); err != nil {
+		return s, nil, err
+	}
 	files, err := c.call(ctx, wire.OpCreate, r, &s)
 	if len(files) > 0 {
 		netns = files[0]

@@ -11,6 +11,7 @@
 package task
 
 import (
+	"encoding/json"
 	"net/netip"
 	"os"
 	"time"
@@ -38,6 +39,10 @@ type CreateRequest struct {
 	Rootfs rootfs.Rootfs `json:"rootfs"`
 	Stdio  Stdio         `json:"stdio"`
 	Log    LogConfig     `json:"log"`
+
+	// Profile is Spec.Linux.Seccomp on its way: Client.Create takes it out of the spec, and the monitor
+	// puts it back with Assemble. It is most of a spec's text, and nearly always the same.
+	Profile json.RawMessage `json:"profile,omitempty"`
 }
 
 // Stdio says what the standard streams of a process are connected to.

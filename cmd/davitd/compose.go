@@ -144,7 +144,7 @@ func newEngine(ctx context.Context, c config, s *stores, log *slog.Logger) (*eng
 	}
 	e, err := engine.New(ctx, engine.Options{
 		Root: c.dataRoot, Run: c.execRoot, DB: s.db, Content: s.content, Layers: s.layers, Snapshots: s.snapshots, Volumes: s.volumes,
-		Images: images, Cache: steps, Networks: networks, Registries: registries, Host: host{},
+		Images: images, Cache: steps, Networks: networks, Registries: registries, Host: &host{},
 		Monitor: task.LaunchOptions{Binary: binary, Socket: filepath.Join(c.execRoot, "monitor.sock"), Dir: filepath.Join(c.execRoot, "monitor")},
 		Facts:   hostFacts, Defaults: defaults(c, hostFacts), UserMode: mode,
 		DNS:    engine.DNS{Servers: dns, Search: c.dnsSearch, Options: c.dnsOptions},

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"sync"
 	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -22,26 +24,45 @@ import (
 )
 
 // host is what the engine has the kernel do; it implements engine.Host.
-type host struct{}
+type host struct {
+	mu           sync.Mutex
+	capabilities []string
+	profile      *specs.LinuxSeccomp // the default one for these capabilities
+}
 
 // MountRoot implements engine.Host.
-func (host) MountRoot(_ context.Context, r rootfs.Rootfs, readOnly bool) (*os.File, error) {
+func (*host) MountRoot(_ context.Context, r rootfs.Rootfs, readOnly bool) (*os.File, error) {
 	if readOnly && r.Upper != "" {
 		r.Lower, r.Upper, r.Work = append(append([]string{}, r.Lower...), r.Upper), "", ""
 	}
 	return mount.Rootfs(r, mount.Mapping{})
 }
 
-// Seccomp implements engine.Host.
-func (host) Seccomp(profile string, capabilities []string) (*specs.LinuxSeccomp, error) {
+// Seccomp implements engine.Host. The default profile for the capabilities asked for last is the same
+// value again: task.Client encodes it once.
+func (h *host) Seccomp(profile string, capabilities []string) (*specs.LinuxSeccomp, error) {
 	if profile == "" {
-		return seccomp.Default(capabilities)
+		return h.defaultProfile(capabilities)
 	}
 	return seccomp.Load([]byte(profile), capabilities)
 }
 
+func (h *host) defaultProfile(capabilities []string) (*specs.LinuxSeccomp, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.profile != nil && slices.Equal(h.capabilities, capabilities) {
+		return h.profile, nil
+	}
+	profile, err := seccomp.Default(capabilities)
+	if err != nil {
+		return nil, err
+	}
+	h.capabilities, h.profile = slices.Clone(capabilities), profile
+	return profile, nil
+}
+
 // AsOwner implements engine.Host. The thread is not used for anything else afterwards.
-func (host) AsOwner(id uint32, f func() error) error {
+func (*host) AsOwner(id uint32, f func() error) error {
 	if id == 0 {
 		return f()
 	}

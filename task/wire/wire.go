@@ -27,7 +27,7 @@ import (
 )
 
 // Version is the protocol's; client and monitor of different versions do not speak.
-const Version = 1
+const Version = 2
 
 // Sizes of what travels.
 const (
