@@ -13,6 +13,9 @@ const (
 	iflaLinkInfo   = 18
 	iflaNetNSFd    = 28
 	iflaProtInfo   = 12
+	iflaAFSpec     = 26
+	inet6GenMode   = 8 // IFLA_INET6_ADDR_GEN_MODE
+	genModeNone    = 1
 	iflaInfoKind   = 1
 	iflaInfoData   = 2
 	vethInfoPeer   = 1
@@ -130,6 +133,14 @@ func AddBridge(name string, mtu int, mac []byte) Request {
 // SetUp brings a link up, by index.
 func SetUp(index int) Request {
 	return Request{syscall.RTM_SETLINK, 0, linkHeader(0, index, syscall.IFF_UP, syscall.IFF_UP), "set link up"}
+}
+
+// NoLinkLocal keeps a link that is down from making itself an IPv6 address when it comes up, and so from
+// saying anything by IPv6 (Linux 3.17). It fails with EAFNOSUPPORT on a kernel without IPv6.
+func NoLinkLocal(index int) Request {
+	inet6 := message{}.attr(inet6GenMode, []byte{genModeNone})
+	m := linkHeader(0, index, 0, 0).nest(iflaAFSpec, message{}.nest(syscall.AF_INET6, inet6))
+	return Request{syscall.RTM_SETLINK, 0, m, "take IPv6 off link"}
 }
 
 // SetUpName brings a link up, by name.

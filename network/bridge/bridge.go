@@ -87,7 +87,7 @@ func (d *Driver) add(dev Device) (int, error) {
 
 // configure sets the bridge's kernel parameters.
 func (d *Driver) configure(dev Device) error {
-	v6 := slices.ContainsFunc(dev.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
+	v6 := slices.ContainsFunc(dev.Addrs, is6)
 	return errors.Join(
 		setIPv4(dev.Name, "route_localnet", dev.Loopback),
 		setIPv6(dev.Name, "accept_ra", false),
@@ -124,15 +124,18 @@ func (d *Driver) Disconnect(veth string) error {
 }
 
 // ignoreMissing is err without the parts that say that a device is gone, or is no port any more.
-func ignoreMissing(err error) error {
+func ignoreMissing(err error) error { return ignore(err, syscall.ENODEV, syscall.EOPNOTSUPP) }
+
+// ignore is err without the parts that are one of the numbers.
+func ignore(err error, numbers ...syscall.Errno) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var rest []error
 		for _, e := range joined.Unwrap() {
-			rest = append(rest, ignoreMissing(e))
+			rest = append(rest, ignore(e, numbers...))
 		}
 		return errors.Join(rest...)
 	}
-	if errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EOPNOTSUPP) {
+	if slices.ContainsFunc(numbers, func(n syscall.Errno) bool { return errors.Is(err, n) }) {
 		return nil
 	}
 	return err
@@ -192,19 +195,16 @@ func (d *Driver) outer(ns uintptr, l Link) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// A port needs no address; with one it would announce it to its container.
-	if err := setIPv6(l.Veth, "disable_ipv6", true); err != nil {
-		return 0, err
-	}
 	port, err := d.conn.LinkIndex(l.Veth)
 	if err != nil {
 		return 0, err
 	}
-	requests := []netlink.Request{netlink.SetUp(port), netlink.SetFDB(port, l.MAC)}
+	// A port needs no address; with one it would announce it to its container.
+	requests := []netlink.Request{netlink.NoLinkLocal(port), netlink.SetUp(port), netlink.SetFDB(port, l.MAC)}
 	if l.Hairpin || l.Isolated {
 		requests = append(requests, netlink.SetPort(port, l.Hairpin, l.Isolated))
 	}
-	return port, d.conn.Do(requests...)
+	return port, ignore(d.conn.Do(requests...), syscall.EAFNOSUPPORT)
 }
 
 // Silence cuts ports off, by index, when their containers have ended: until the kernel takes the dead
@@ -234,8 +234,12 @@ func inner(links []Link) error {
 		if err != nil {
 			return err
 		}
-		if err := family6(l); err != nil {
-			return err
+		if slices.ContainsFunc(l.Addrs, is6) {
+			if err := setIPv6(l.Interface, "accept_ra", false); err != nil {
+				return err
+			}
+		} else {
+			requests = append(requests, netlink.NoLinkLocal(index))
 		}
 		for _, a := range l.Addrs {
 			requests = append(requests, netlink.AddAddr(index, a))
@@ -243,7 +247,7 @@ func inner(links []Link) error {
 		requests = append(requests, netlink.SetUp(index))
 		requests = append(requests, defaultRoutes(index, l.Gateways)...)
 	}
-	if err := conn.Do(requests...); err != nil {
+	if err := ignore(conn.Do(requests...), syscall.EAFNOSUPPORT); err != nil {
 		return err
 	}
 	for _, l := range links {
@@ -254,13 +258,7 @@ func inner(links []Link) error {
 	return nil
 }
 
-// family6 keeps IPv6 off a device without IPv6 address; one that has some takes none from its neighbours.
-func family6(l Link) error {
-	if slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
-		return setIPv6(l.Interface, "accept_ra", false)
-	}
-	return setIPv6(l.Interface, "disable_ipv6", true)
-}
+func is6(p netip.Prefix) bool { return p.Addr().Is6() }
 
 // Loopback brings up lo in a namespace that gets nothing else (driver null).
 func Loopback(ns uintptr) error { return sys.InNetNS(ns, func() error { return inner(nil) }) }
