@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -24,6 +25,7 @@ func run(args []string) int {
 	if len(args) > 0 && (args[0] == "registry" || args[0] == "connect") {
 		return runOther(args[0], args[1:])
 	}
+	debug.SetGCPercent(200) // a burst collects rarely; see resting
 	c, err := parse(args, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
