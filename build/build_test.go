@@ -388,6 +388,9 @@ func TestRequestOptions(t *testing.T) {
 	if got := jsonOf(r.Image.Config.Labels); got != `{"a":"1","b":"3"}` {
 		t.Errorf("labels %s", got)
 	}
+	if got := strings.Join(h.lines, ""); !strings.Contains(got, "Step 3/3 : LABEL b=3\n") {
+		t.Errorf("no step for the labels of the request in\n%s", got)
+	}
 	same := h.mustBuild("FROM base\n", nil)
 	if same.ID != h.images.names["base"] {
 		t.Errorf("an image without steps is not its base")

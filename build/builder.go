@@ -96,7 +96,7 @@ func (b *Builder) Build(ctx context.Context, r Request, progress Progress) (Resu
 		return Result{}, err
 	}
 	j.warn()
-	return b.keep(ctx, last, r.Labels, tags)
+	return b.keep(ctx, last, tags)
 }
 
 func parseTags(names []string) ([]ref.Ref, error) {
@@ -133,6 +133,9 @@ func (b *Builder) plan(r Request, progress Progress) (*job, error) {
 	p, err := plan.Parse(content, plan.Options{Args: r.Args, Target: r.Target, Platform: r.Platform, BuildPlatform: host})
 	if err != nil {
 		return nil, inFile(r.Dockerfile, err)
+	}
+	if len(r.Labels) > 0 {
+		p.Total++ // the step that adds them
 	}
 	files, err := buildcontext.Ignored(r.Context, r.Dockerfile)
 	if err != nil {
@@ -175,8 +178,8 @@ func inFile(name string, err error) error {
 }
 
 // keep stores the image, unless an earlier build made the same, and names it.
-func (b *Builder) keep(ctx context.Context, last *state, labels map[string]string, tags []ref.Ref) (Result, error) {
-	image, id, err := last.finish(labels)
+func (b *Builder) keep(ctx context.Context, last *state, tags []ref.Ref) (Result, error) {
+	image, id, err := last.finish()
 	if err != nil {
 		return Result{}, err
 	}

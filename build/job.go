@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -29,13 +31,12 @@ type state struct {
 func (s *state) layers() []oci.DiffID { return s.image.RootFS.DiffIDs }
 
 // finish returns the image of a build that ends here. One without steps of its own is its base image.
-func (s *state) finish(labels map[string]string) (oci.Image, oci.Digest, error) {
-	if s.id != "" && len(labels) == 0 {
+func (s *state) finish() (oci.Image, oci.Digest, error) {
+	if s.id != "" {
 		return s.image, s.id, nil
 	}
-	image := export.Label(s.image, labels)
-	id, err := export.ID(image)
-	return image, id, err
+	id, err := export.ID(s.image)
+	return s.image, id, err
 }
 
 // job is one run of Build.
@@ -207,6 +208,9 @@ func (o stepsOp) Expand(_ context.Context, in []*state) (*vertex, error) {
 	if err != nil {
 		return nil, inFile(o.job.request.Dockerfile, err)
 	}
+	if o.stage == o.job.plan.Target && len(o.job.request.Labels) > 0 {
+		lowered.Steps = append(lowered.Steps, o.labels(in[0], lowered))
+	}
 	last := &vertex{Op: given{in[0]}}
 	number := o.stage.Number()
 	for _, s := range lowered.Steps {
@@ -221,6 +225,28 @@ func (o stepsOp) Expand(_ context.Context, in []*state) (*vertex, error) {
 		return last, nil
 	}
 	return &vertex{Inputs: []*vertex{last}, Op: withPlan{lowered.State}}, nil
+}
+
+// labels is the step after all others that gives the result the labels of the request.
+func (o stepsOp) labels(base *state, lowered plan.Lowered) plan.Step {
+	before := plan.Step{Config: base.image.Config, Author: base.image.Author, Platform: o.stage.Platform}
+	if n := len(lowered.Steps); n > 0 {
+		before = lowered.Steps[n-1]
+	}
+	all := o.job.request.Labels
+	text := "LABEL"
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		text += " " + name + "=" + all[name]
+	}
+	labels := maps.Clone(before.Config.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, all)
+	before.Config.Labels = labels
+	return plan.Step{
+		Text: text, CreatedBy: text, Line: o.stage.Line, Platform: before.Platform, Config: before.Config, Author: before.Author,
+	}
 }
 
 // given is a vertex whose result is known.

@@ -5,7 +5,6 @@ package export
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -37,20 +36,6 @@ func Append(image oci.Image, step plan.Step, layer oci.DiffID, created time.Time
 	if layer != "" {
 		image.RootFS.DiffIDs = append(slices.Clip(image.RootFS.DiffIDs), layer)
 	}
-	return image
-}
-
-// Label adds labels to an image.
-func Label(image oci.Image, labels map[string]string) oci.Image {
-	if len(labels) == 0 {
-		return image
-	}
-	all := maps.Clone(image.Config.Labels)
-	if all == nil {
-		all = map[string]string{}
-	}
-	maps.Copy(all, labels)
-	image.Config.Labels = all
 	return image
 }
 
