@@ -66,6 +66,19 @@ func prepareSandbox() error {
 	return nil
 }
 
+// outside returns the network namespace where packages come from. It is a copy of the descriptor, whose
+// owner would close it.
+func outside(t *testing.T) *os.File {
+	t.Helper()
+	fd, err := syscall.Dup(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "outside")
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
 // repository is the root of the source tree.
 func repository(t testing.TB) string {
 	t.Helper()

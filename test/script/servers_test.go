@@ -66,7 +66,7 @@ func made(t *testing.T, path, script string, args ...string) {
 	temp := filepath.Join(filepath.Dir(path), "new.tar")
 	args[slices.Index(args, path)] = temp
 	host := exec.Command("nsenter", append([]string{"--net=/proc/self/fd/3", script}, args...)...)
-	host.ExtraFiles = []*os.File{os.NewFile(3, "outside")}
+	host.ExtraFiles = []*os.File{outside(t)}
 	if out, err := host.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
