@@ -120,6 +120,7 @@ func TestUpgradeInPlace(t *testing.T) {
 	if got := readLine(e, out); got != "said one\n" {
 		t.Fatalf("got %q", got)
 	}
+	relayed := e.relay("stays")
 	before, err := e.client.Hello(e.ctx)
 	e.must(err)
 
@@ -132,6 +133,7 @@ func TestUpgradeInPlace(t *testing.T) {
 
 	after, err := e.client.Hello(e.ctx)
 	e.must(err)
+	relayed()
 	if after.Pid != before.Pid || !after.Started.After(before.Started) {
 		t.Errorf("%+v became %+v", before, after)
 	}

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -303,64 +302,4 @@ func (b *bench) registry() error {
 		}
 	}
 	return nil
-}
-
-// network is TCP between the host and a container, by iperf3 in the container's network namespace.
-func (b *bench) network() error {
-	if missing("iperf3") {
-		return nil
-	}
-	fmt.Printf("\nTCP throughput host to container (iperf3, 3 s)\n  budget: bridge >= docker, host mode = host\n")
-	for _, e := range b.bridging() {
-		for _, mode := range []string{"bridge", "host"} {
-			if err := throughput(e, mode); err != nil {
-				if e.name == "davit" {
-					return err
-				}
-				fmt.Printf("  (%s cannot do this here)\n", e.name)
-			}
-		}
-	}
-	return nil
-}
-
-func throughput(e engine, mode string) error {
-	id, err := e.do("run", "-d", "--net", mode, "busybox", "sleep", "1000")
-	if err != nil {
-		return err
-	}
-	pid, err := e.do("inspect", "-f", "{{.State.Pid}}", id)
-	if err != nil {
-		return err
-	}
-	address := "127.0.0.1"
-	if mode == "bridge" {
-		if address, err = command(nil, "nsenter", "-t", pid, "-n", "sh", "-c", "ip -4 -o addr show eth0 | sed 's/.*inet //; s/[/].*//'"); err != nil {
-			return err
-		}
-	}
-	server := exec.Command("nsenter", "-t", pid, "-n", "iperf3", "-s", "-1", "-p", "5301")
-	if err := server.Start(); err != nil {
-		return err
-	}
-	var out string
-	for range 50 {
-		if out, err = command(nil, "iperf3", "-c", address, "-p", "5301", "-t", "3", "-f", "m"); err == nil {
-			break
-		}
-		<-time.After(50 * time.Millisecond)
-	}
-	if err != nil {
-		return err
-	}
-	_ = server.Wait()
-	for line := range strings.SplitSeq(out, "\n") {
-		fields := strings.Fields(line)
-		if strings.HasSuffix(line, "receiver") && len(fields) > 6 {
-			rate, _ := strconv.ParseFloat(fields[6], 64)
-			fmt.Printf("  %-10s %-8s %8.0f Mbit/s\n", e.name, mode, rate)
-		}
-	}
-	_, err = e.do("rm", "-f", id)
-	return err
 }
