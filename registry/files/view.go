@@ -141,6 +141,9 @@ func (v View) add(ctx context.Context, t *Total, name string, parts []part) erro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if len(parts) == 1 {
+		return v.addOne(ctx, t, name, parts[0])
+	}
 	for _, base := range names(parts) {
 		e, below, found := v.child(parts, name, base)
 		switch {
@@ -152,6 +155,22 @@ func (v View) add(ctx context.Context, t *Total, name string, parts []part) erro
 		default:
 			t.Files++
 			t.Bytes += e.Size
+		}
+	}
+	return nil
+}
+
+// addOne is add for what is in one layer alone, as most directories are: there is nothing to merge.
+func (v View) addOne(ctx context.Context, t *Total, name string, p part) error {
+	for _, f := range p.dir.files {
+		if f.Kind != Dir {
+			t.Files++
+			t.Bytes += f.Size
+			continue
+		}
+		below := join(name, f.Name)
+		if err := v.add(ctx, t, below, []part{{p.layer, v[p.layer].dirs[below]}}); err != nil {
+			return err
 		}
 	}
 	return nil

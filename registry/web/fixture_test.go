@@ -25,24 +25,33 @@ import (
 
 // fixture is a real registry on loopback, filled by pushing to it.
 type fixture struct {
-	t     *testing.T
+	t     testing.TB
 	url   string
 	store storage.Store
-	auth  [2]string // user and password of requests; empty: none
+
+	handler http.Handler
+	auth    [2]string // user and password of requests; empty: none
 }
 
-func start(t *testing.T, o server.Options) *fixture {
+func start(t testing.TB, o server.Options) *fixture {
 	t.Helper()
-	store, err := dir.Open(t.TempDir())
+	return startOn(t, o, func(s storage.Store) storage.Store { return s })
+}
+
+// startOn lets a test put something before the store.
+func startOn(t testing.TB, o server.Options, wrap func(storage.Store) storage.Store) *fixture {
+	t.Helper()
+	local, err := dir.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
+	store := wrap(local)
 	o.HistoryKeep = time.Hour
 	registry := server.New(store, slog.New(slog.NewTextHandler(t.Output(), nil)), o)
 	listening := httptest.NewServer(registry)
 	t.Cleanup(registry.Close)
 	t.Cleanup(listening.Close)
-	return &fixture{t: t, url: listening.URL, store: store}
+	return &fixture{t: t, url: listening.URL, store: store, handler: registry}
 }
 
 // as returns the same registry for somebody else.
@@ -54,7 +63,7 @@ func (f *fixture) as(user, password string) *fixture {
 
 // answer is a response and its document.
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	status int
 	header http.Header
 	body   string
@@ -174,7 +183,7 @@ func (a *answer) link(text string) string {
 }
 
 // layer is a gzipped tar: "dir/", "path=content", "link⇒target".
-func layer(t *testing.T, entries ...string) []byte {
+func layer(t testing.TB, entries ...string) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)

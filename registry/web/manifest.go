@@ -25,10 +25,13 @@ type manifestBody struct {
 	Steps     []step
 	Settings  []setting
 	Referrers []oci.Descriptor
-	History   []moveRow
-	MovePages paging
-	Done      bool // a rollback brought the visitor here
-	Pull      []string
+	// What the lists above leave out.
+	MoreSteps     bool
+	MoreReferrers int // how many there are in all, 0: no more than shown
+	History       []moveRow
+	MovePages     paging
+	Done          bool // a rollback brought the visitor here
+	Pull          []string
 }
 
 // moveRow is a line of a tag's log.
@@ -112,6 +115,9 @@ func (v *visit) describe(body *manifestBody, d oci.Digest) error {
 	}
 	if m.IsImage() {
 		body.Steps = m.steps()
+		if body.MoreSteps = len(body.Steps) > mostLayers; body.MoreSteps {
+			body.Steps = body.Steps[:mostLayers]
+		}
 	}
 	if m.Image != nil {
 		body.Settings = settings(m.Image)
@@ -129,6 +135,9 @@ func (v *visit) describe(body *manifestBody, d oci.Digest) error {
 		return err
 	}
 	body.Referrers, err = v.p.registry.Referrers(v.Context(), v.repo, d)
+	if len(body.Referrers) > perPage {
+		body.MoreReferrers, body.Referrers = len(body.Referrers), body.Referrers[:perPage]
+	}
 	return err
 }
 

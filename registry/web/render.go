@@ -54,7 +54,8 @@ var functions = template.FuncMap{
 	"base":         func(name string) string { return name[strings.LastIndexByte(name, '/')+1:] },
 	"count":        count,
 	"visible":      visible,
-	"lines":        lines,
+	"lines":        func(s string) string { return lines(cut(s)) },
+	"cut":          cut,
 	"add":          func(a, b int) int { return a + b },
 	"negative":     func(n int64) int64 { return -n },
 }
@@ -83,6 +84,15 @@ func lines(s string) string {
 		all[i] = visible(line)
 	}
 	return strings.Join(all, "\n")
+}
+
+// cut shortens text that no page has room for.
+func cut(s string) string {
+	const most = 4000 // bytes
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + fmt.Sprintf(" … (%d bytes in all)", len(s))
 }
 
 // sentence makes a message of the program a sentence.

@@ -113,7 +113,7 @@ func New(registry Registry, log *slog.Logger) *Pages {
 		registry: registry, log: log, patience: 3 * time.Second,
 		layers: files.NewCache(files.Bounds{
 			Limits: files.Limits{Entries: mostFiles, Memory: mostMemory},
-			Total:  totalMemory, Time: longestRead, AtOnce: max(1, runtime.GOMAXPROCS(0)/2), Queue: longestLine,
+			Total:  totalMemory, Time: longestRead, AtOnce: max(2, runtime.GOMAXPROCS(0)/2), Queue: longestLine,
 		}),
 	}
 }

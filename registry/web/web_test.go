@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"davit/oci"
 	"davit/registry/server"
+	"davit/registry/storage"
 )
 
 // shop pushes an image in two versions: the second has another configuration and other files.
@@ -265,4 +267,39 @@ func TestNoPages(t *testing.T) {
 	if a := f.get(404, "/"); !strings.Contains(a.header.Get("Content-Type"), "json") {
 		t.Errorf("Content-Type %s", a.header.Get("Content-Type"))
 	}
+}
+
+// slowStore lets nobody open a blob until it is told to.
+type slowStore struct {
+	storage.Store
+	slow oci.Digest
+	goOn chan struct{}
+}
+
+func (s *slowStore) OpenBlob(ctx context.Context, d oci.Digest) (storage.Blob, error) {
+	if d == s.slow {
+		select {
+		case <-s.goOn:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return s.Store.OpenBlob(ctx, d)
+}
+
+// A visitor does not wait long for a large layer: the page says how far it is and asks again, and in the end
+// the files are there though nobody waited for them.
+func TestFilesOfSlowLayers(t *testing.T) {
+	content := layer(t, "deep/inside=x")
+	slow := &slowStore{slow: oci.DigestOf(content), goOn: make(chan struct{})}
+	f := startOn(t, server.Options{}, func(s storage.Store) storage.Store { slow.Store = s; return slow })
+	d := f.pushImage("big", "v1", oci.Image{}, layer(t, "quick=x"), content)
+	files := "/r/big/-/files/" + string(d.Digest)
+	page := f.get(202, files)
+	page.wants("Reading layers", "1 of 2 are done")
+	if page.header.Get("Refresh") == "" {
+		t.Error("the page does not ask again")
+	}
+	close(slow.goOn)
+	f.get(200, files).wantColumn("deep/", "quick")
 }

@@ -186,7 +186,7 @@ func works(b *browser, url string) error {
 	for _, step := range []struct {
 		name string
 		do   func(*browser, string) error
-	}{{"filter", filters}, {"copy", copies}, {"rollback", rollsBack}, {"keyboard", skips}} {
+	}{{"filter", filters}, {"copy", copies}, {"rollback", rollsBack}, {"keyboard", skips}, {"no scripts", plain}} {
 		if err := step.do(b, url); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
@@ -264,4 +264,27 @@ func skips(b *browser, url string) error {
 		}
 	}
 	return b.expect(`document.activeElement.textContent`, "Skip to content")
+}
+
+// plain is a browser that runs no scripts: what needs them is not there, and forms work.
+func plain(b *browser, url string) error {
+	if err := b.call("Emulation.setScriptExecutionDisabled", map[string]any{"value": true}, nil); err != nil {
+		return err
+	}
+	if err := b.visit(url + "/r/team/shop/-/tag/latest"); err != nil {
+		return err
+	}
+	if err := b.expect(`String([...document.querySelectorAll("[data-copy]")].some(e => e.checkVisibility()))`, "false"); err != nil {
+		return err
+	}
+	if err := b.visit(url + "/"); err != nil {
+		return err
+	}
+	if err := b.eval(`(() => { document.getElementById("q").value = "shop"; document.querySelector("form button").click(); })()`, nil); err != nil {
+		return err
+	}
+	if err := b.loaded(); err != nil {
+		return err
+	}
+	return b.expect(`[...document.querySelectorAll(".row b")].map(b => b.textContent).join() + location.search`, "shop?q=shop")
 }
