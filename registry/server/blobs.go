@@ -12,6 +12,7 @@ import (
 
 	"davit/oci"
 	"davit/oci/errdefs"
+	"davit/registry/storage"
 )
 
 var errNoSuchPath = errors.New("no such path in the registry API, which begins with /v2/")
@@ -33,8 +34,17 @@ func (s *Server) getBlob(r request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.repo.hasBlob(r.Context(), d); err != nil {
+	size, err := r.repo.hasBlob(r.Context(), d)
+	if err != nil {
 		return err
+	}
+	if r.Method == http.MethodHead {
+		r.blobHeader(d)
+		http.ServeContent(r.w, r.Request, "", time.Time{}, io.NewSectionReader(nil, 0, size)) // which nobody reads
+		return nil
+	}
+	if store, ok := s.store.(storage.Addresses); ok && s.options.RedirectBlobs {
+		return r.redirect(store, d)
 	}
 	blob, err := s.store.OpenBlob(r.Context(), d)
 	if err != nil {
@@ -43,6 +53,21 @@ func (s *Server) getBlob(r request) error {
 	defer blob.Close()
 	r.blobHeader(d)
 	http.ServeContent(r.w, r.Request, "", time.Time{}, blob)
+	return nil
+}
+
+// redirectValid is how long the address that a client is sent to is good for.
+const redirectValid = 15 * time.Minute
+
+// redirect sends the client to where the bytes lie; it may go there for each range.
+func (r request) redirect(store storage.Addresses, d oci.Digest) error {
+	address, err := store.BlobURL(r.Context(), d, redirectValid)
+	if err != nil {
+		return unknown(err, "BLOB_UNKNOWN")
+	}
+	r.w.Header().Set("Docker-Content-Digest", string(d))
+	r.w.Header().Set("Cache-Control", "no-store")
+	http.Redirect(r.w, r.Request, address, http.StatusTemporaryRedirect)
 	return nil
 }
 

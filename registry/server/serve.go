@@ -33,6 +33,7 @@ type Config struct {
 	HistoryKeep   time.Duration // see Options
 	Immutable     []string
 	Rules         string           // file of Rules; empty: none
+	RedirectBlobs bool             // see Options
 	NoPages       bool             // no pages for people
 	Upstreams     []cache.Upstream // beside those of the file
 	CacheSize     int64            // see Server.LimitCache
@@ -91,7 +92,7 @@ func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error)
 	if err != nil {
 		return nil, err
 	}
-	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable, NoPages: config.NoPages}
+	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable, NoPages: config.NoPages, RedirectBlobs: config.RedirectBlobs}
 	if config.Rules != "" && config.Htpasswd != "" {
 		return nil, errdefs.Invalid("the htpasswd file is named in %s when there are rules, not by a flag", config.Rules)
 	}
@@ -186,6 +187,12 @@ func (s *Server) collectEvery(ctx context.Context, config Config) {
 			return
 		case <-ticker.C:
 		}
+		if mine, err := s.collectionIsMine(ctx, config.CollectEvery); err != nil || !mine {
+			if err != nil {
+				s.log.Error("the last collection's record cannot be used", "error", err)
+			}
+			continue
+		}
 		done, err := s.Collect(ctx, config.CollectGrace)
 		s.metrics.collectedBlobs.Add(int64(done.Blobs))
 		s.metrics.collectedBytes.Add(done.Bytes)
@@ -197,4 +204,18 @@ func (s *Server) collectEvery(ctx context.Context, config Config) {
 		s.metrics.collections.Add(1)
 		s.log.Info("collected", "links", done.Links, "blobs", done.Blobs, "bytes", done.Bytes)
 	}
+}
+
+// collectionIsMine spares processes over one store doing the same at the same time: the first takes the
+// turn. That two of them collected would do no harm.
+func (s *Server) collectionIsMine(ctx context.Context, every time.Duration) (bool, error) {
+	last, err := s.store.ReadRecord(ctx, "collection")
+	if ignoreMissing(err) != nil || err == nil && time.Since(last.Put) < every/2 {
+		return false, ignoreMissing(err)
+	}
+	_, err = s.store.SwapRecord(ctx, "collection", last.Version, nil)
+	if errors.Is(err, errdefs.ErrConflict) {
+		return false, nil
+	}
+	return err == nil, err
 }

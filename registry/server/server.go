@@ -63,11 +63,12 @@ type Server struct {
 
 // Options are the rules of a registry. The zero value keeps no deleted manifest and has no immutable tag.
 type Options struct {
-	Auth        Authorizer    // nil: everybody may do everything
-	HistoryKeep time.Duration // how long a tag's former digests and deleted manifests can be brought back
-	Immutable   []string      // patterns TAG or REPOSITORY:TAG, with * for any characters
-	AccessLog   *slog.Logger  // gets a record for every request; nil: none
-	NoPages     bool          // serve programs only
+	Auth          Authorizer    // nil: everybody may do everything
+	HistoryKeep   time.Duration // how long a tag's former digests and deleted manifests can be brought back
+	Immutable     []string      // patterns TAG or REPOSITORY:TAG, with * for any characters
+	AccessLog     *slog.Logger  // gets a record for every request; nil: none
+	RedirectBlobs bool          // send clients to the store itself for blobs, where it has addresses for them
+	NoPages       bool          // serve programs only
 }
 
 // Authorizer decides whether a request may do an action to a repository.

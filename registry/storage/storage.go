@@ -54,6 +54,12 @@ type Blobs interface {
 	WalkBlobs(ctx context.Context, f func(d oci.Digest, size int64, stored time.Time) error) error
 }
 
+// Addresses is what a Store may have beside: addresses that clients can read blobs from by themselves.
+type Addresses interface {
+	// BlobURL returns one that is good for the given time.
+	BlobURL(ctx context.Context, d oci.Digest, valid time.Duration) (string, error)
+}
+
 // Uploads grow by appending and end as content, or not at all.
 type Uploads interface {
 	// CreateUpload starts an empty upload; algorithm is that of the digest it is expected to end with.

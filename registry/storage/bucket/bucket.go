@@ -44,7 +44,10 @@ type Store struct {
 	places map[oci.Digest]place
 }
 
-var _ storage.Store = (*Store)(nil)
+var (
+	_ storage.Store     = (*Store)(nil)
+	_ storage.Addresses = (*Store)(nil)
+)
 
 // IsURL says whether a registry's root names a bucket rather than a directory.
 func IsURL(root string) bool { return strings.HasPrefix(root, "s3://") }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"davit/oci"
 	"davit/oci/errdefs"
 )
 
@@ -107,17 +106,4 @@ func (s *Store) expireCells(ctx context.Context, before time.Time) error {
 		return err
 	}
 	return s.list(ctx, "records/", true, bury)
-}
-
-// BlobURL returns where a client can read a blob without this process, for some minutes.
-func (s *Store) BlobURL(ctx context.Context, d oci.Digest, valid time.Duration) (string, error) {
-	p, _, err := s.place(ctx, d)
-	if err != nil {
-		return "", err
-	}
-	u, err := s.s3.PresignedGetObject(ctx, s.bucket, s.prefix+p.Object, valid, nil)
-	if err != nil {
-		return "", fmt.Errorf("sign the address of blob %s: %w", d, err)
-	}
-	return u.String(), nil
 }
