@@ -139,24 +139,34 @@ func (s *Server) fillBlob(r request, t cache.Target) error {
 		return err
 	}
 	if r.Method == http.MethodHead {
-		size, err := s.cache.BlobSize(r.Context(), t, d)
+		return s.headCopy(r, t, d)
+	}
+	for attempt := 1; ; attempt++ {
+		stream, err := s.cache.Blob(r.Context(), t, d)
 		if err != nil {
 			return r.upstreamFailure("BLOB_UNKNOWN", err)
 		}
-		r.blobHeader(d)
-		r.w.Header().Set("Accept-Ranges", "bytes")
-		r.w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-		return nil
+		if stream != nil {
+			err = s.follow(r, d, stream)
+			return errors.Join(err, stream.Close())
+		}
+		// What was just fetched may be evicted already.
+		if err = s.getBlob(r); !errors.Is(err, errdefs.ErrNotFound) || attempt == 3 {
+			return err
+		}
 	}
-	stream, err := s.cache.Blob(r.Context(), t, d)
+}
+
+// headCopy answers HEAD for a blob that the upstream has.
+func (s *Server) headCopy(r request, t cache.Target, d oci.Digest) error {
+	size, err := s.cache.BlobSize(r.Context(), t, d)
 	if err != nil {
 		return r.upstreamFailure("BLOB_UNKNOWN", err)
 	}
-	if stream == nil {
-		return s.getBlob(r)
-	}
-	defer stream.Close()
-	return s.follow(r, d, stream)
+	r.blobHeader(d)
+	r.w.Header().Set("Accept-Ranges", "bytes")
+	r.w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	return nil
 }
 
 // follow sends a blob while it arrives. Only a range to the blob's end can be sent before all is verified:
@@ -180,6 +190,7 @@ func (s *Server) follow(r request, d oci.Digest, stream *cache.Stream) error {
 	}
 	if err := copyArriving(r.w, stream); err != nil {
 		s.log.WarnContext(r.Context(), "blob broke off", "repository", r.repo.name, "digest", d, "error", err)
+		_ = stream.Close()
 		panic(http.ErrAbortHandler) // the client sees that it is not whole
 	}
 	return nil

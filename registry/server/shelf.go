@@ -77,19 +77,28 @@ func (f shelf) AdoptBlob(ctx context.Context, name string, d oci.Digest) error {
 	return f.s.repository(name).linkBlob(ctx, d)
 }
 
-// KeepBlob implements cache.Blobs.
+// KeepBlob implements cache.Blobs. The link comes first, so that an eviction which has just condemned the
+// content of an earlier copy finds it, or is revoked.
 func (f shelf) KeepBlob(ctx context.Context, name, upload string, d oci.Digest) (err error) {
 	if f.beside != nil {
 		if upload, err = f.carry(ctx, upload, d); err != nil {
 			return err
 		}
 	}
-	size, err := f.s.store.CommitUpload(ctx, upload, d)
-	if err != nil {
+	repo := f.s.repository(name)
+	if err := repo.register(ctx); err != nil {
 		return err
 	}
+	if err := f.s.store.PutRecord(ctx, repo.blobKey(d), nil); err != nil {
+		return err
+	}
+	size, err := f.s.store.CommitUpload(ctx, upload, d)
+	if err != nil {
+		return errors.Join(err, ignoreMissing(f.s.store.DeleteRecord(ctx, repo.blobKey(d))))
+	}
 	f.s.eviction.stored(size)
-	return f.s.repository(name).linkBlob(ctx, d)
+	// It may be evicted by now, which is no reason to doubt the bytes that readers have.
+	return ignoreMissing(f.s.store.KeepBlob(ctx, d))
 }
 
 // carry verifies an upload that is beside the registry's store, and makes an upload of the store from it.

@@ -381,6 +381,9 @@ func TestEvictionWhileServing(t *testing.T) {
 	pulling.Wait()
 	close(stop)
 	evicting.Wait()
+	if t.Failed() {
+		t.Logf("log: %s", u.log)
+	}
 }
 
 func discarded() *slog.Logger { return slog.New(slog.DiscardHandler) }
