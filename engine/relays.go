@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 
 	"davit/network"
 	"davit/task"
@@ -31,16 +32,7 @@ func closeSockets(relays []network.Relay) {
 }
 
 // hasRelays says whether any endpoint may need one, without asking the kernel.
-func hasRelays(endpoints []endpoint) bool {
-	for _, e := range endpoints {
-		for _, p := range e.Ports {
-			if p.HostIP.Is6() {
-				return true
-			}
-		}
-	}
-	return false
-}
+func hasRelays(endpoints []endpoint) bool { return slices.ContainsFunc(endpoints, endpoint.Relayed) }
 
 // relayAll does so for all running containers, with a monitor that may be new.
 func (l *lifecycle) relayAll(client *task.Client) {

@@ -91,11 +91,12 @@ func hostAddrs(e Endpoint, r PortRequest, otherwise netip.Addr) []netip.Addr {
 		host = otherwise
 	}
 	var addrs []netip.Addr
-	if e.IPv4.IsValid() && (!host.IsValid() || host.Is4()) {
+	reachable := e.IPv4.IsValid() || e.IPv6.IsValid() && relayable(r.Proto)
+	if reachable && (!host.IsValid() || host.Is4()) {
 		addrs = append(addrs, netip.IPv4Unspecified())
 	}
 	// A default of 0.0.0.0 stands for all addresses, IPv6's included.
-	reachable := e.IPv6.IsValid() || e.IPv4.IsValid() && relayable(r.Proto) && hasIPv6()
+	reachable = e.IPv6.IsValid() || e.IPv4.IsValid() && relayable(r.Proto) && hasIPv6()
 	if reachable && (!host.IsValid() || host.Is6() || !r.HostIP.IsValid() && host.IsUnspecified()) {
 		addrs = append(addrs, netip.IPv6Unspecified())
 	}
@@ -241,7 +242,7 @@ func (t *portTable) restore(e Endpoint) (own []Port) {
 			continue
 		}
 		own = append(own, p)
-		if p.relayed() {
+		if e.relayed(p) {
 			continue // the monitor has it; Relays looks
 		}
 		fd, err := bind(p)

@@ -5,12 +5,13 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 )
 
 // Relay is a published port for clients that the kernel cannot lead to the container: those that come by
-// IPv6 when it has IPv4 alone, and those that call ::1. Somebody has to accept on its socket and pass the
+// IPv6 when it has IPv4 alone, or the other way round, and those that call ::1. Somebody has to accept on its socket and pass the
 // bytes on.
 type Relay struct {
 	Proto string
@@ -26,7 +27,7 @@ func (c *Controller) Relays(containerID string) ([]Relay, error) {
 	var all []Relay
 	for _, e := range c.book.attached(containerID) {
 		for _, p := range e.Ports {
-			if !p.relayed() {
+			if !e.relayed(p) {
 				continue
 			}
 			socket, err := c.ports.socket(p)
@@ -42,17 +43,27 @@ func (c *Controller) Relays(containerID string) ([]Relay, error) {
 	return all, nil
 }
 
-// relayed tells whether clients of the port may need a relay.
-func (p Port) relayed() bool { return p.HostIP.Is6() && relayable(p.Proto) }
+// Relayed tells whether any of the endpoint's ports may need a relay.
+func (e Endpoint) Relayed() bool { return slices.ContainsFunc(e.Ports, e.relayed) }
+
+// relayed tells whether clients of the port may need a relay: all of IPv6 may be ::1, and IPv4 leads
+// nowhere when the endpoint has IPv6 alone.
+func (e Endpoint) relayed(p Port) bool {
+	return relayable(p.Proto) && (p.HostIP.Is6() || !e.IPv4.IsValid())
+}
 
 func relayable(proto string) bool { return proto == "tcp" || proto == "udp" }
 
 // leadsTo is the endpoint's address for clients of a host address: of the same family if it has one.
 func (e Endpoint) leadsTo(host netip.Addr) netip.Addr {
-	if addr := e.addrFor(host); addr.IsValid() {
+	addr := e.addrFor(host)
+	switch {
+	case addr.IsValid():
 		return addr
+	case e.IPv4.IsValid():
+		return e.IPv4.Addr()
 	}
-	return e.IPv4.Addr()
+	return e.IPv6.Addr()
 }
 
 // hasIPv6 tells whether the host speaks IPv6, at least with itself.

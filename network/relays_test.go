@@ -68,6 +68,15 @@ func TestRelays(t *testing.T) {
 	w.reaches(nil, "tcp", "[::1]:9080", "fd00:5::1")
 	w.reaches(w.outside, "tcp", "[2001:db8::1]:9080", "2001:db8::9")
 
+	w.create("only", "", func(c *network.Config) { c.EnableV6, c.DisableV4 = true, true })
+	only := w.run("only", "only", tcp(9090, 80))
+	w.serve(only.ns, "tcp6", "[::]:80")
+	only.carry()
+	for _, address := range []string{"127.0.0.1:9090", "[::1]:9090", hostAddr + ":9090", "[2001:db8::1]:9090"} {
+		w.reaches(nil, "tcp", address, "")
+	}
+	w.reaches(w.outside, "tcp", hostAddr+":9090", "")
+
 	// The next engine leaves the sockets to who has them.
 	w.check(w.c.Close())
 	w.open()
