@@ -95,12 +95,13 @@ func Open(ctx context.Context, opts Options) (*Controller, error) {
 	if c.rules, err = firewall.Open(opts.table()); err != nil {
 		return nil, errors.Join(err, c.devices.Close())
 	}
+	if c.watch, err = c.rules.Watch(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	if err := c.load(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if c.watch, err = c.rules.Watch(c.coexist); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
+	c.watch.Start(c.coexist)
 	return c, nil
 }
 

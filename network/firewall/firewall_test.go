@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -171,4 +172,78 @@ func TestFailedTransaction(t *testing.T) {
 	if err := f.Publish(testPorts(1)); err != nil {
 		t.Error(err)
 	}
+}
+
+// Where a firewall's rules cannot be followed, published ports are closed until they can, or it is gone.
+func TestClosedWhenInDoubt(t *testing.T) {
+	f := testFirewall(t)
+	source := sources()[0]
+	if err := f.shut(source.guard(f.table.Name)); err != nil {
+		t.Fatal(err)
+	}
+	if out := ruleset(t); !strings.Contains(out, "meta mark & 0x02000000 == 0x02000000 counter packets 0 bytes 0 drop") {
+		t.Errorf("not closed:\n%s", out)
+	}
+	if _, err := f.Coexist(); err != nil {
+		t.Fatal(err)
+	}
+	if out := ruleset(t); strings.Contains(out, "davit-test-firewalld") {
+		t.Errorf("a guard without its firewall:\n%s", out)
+	}
+}
+
+// A guard has all that the rules refer to: chains, sets with ranges, maps to verdicts, matches of iptables.
+func TestGuardCopies(t *testing.T) {
+	f := testFirewall(t)
+	rules := `table inet firewalld {
+	set allowed { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.0.2.0/24 }; }
+	map zones { type ifname : verdict; elements = { "lan0" : goto trusted, "wan0" : jump public }; }
+	set seen { type ipv4_addr; flags dynamic,timeout; timeout 1m; size 100; }
+	ct helper ftp { type "ftp" protocol tcp; }
+	chain unused { tcp dport 1 accept; }
+	chain trusted { accept; }
+	chain public {
+		tcp dport 21 ct helper set "ftp"
+		tcp dport { 22, 8000-8080 } ip saddr @allowed accept
+		ct state new add @seen { ip saddr limit rate 3/minute burst 5 packets } accept
+		icmp type vmap { echo-request : accept, echo-reply : drop }
+	}
+	chain filter_INPUT {
+		type filter hook input priority 10; policy drop;
+		ct state vmap { established : accept, invalid : drop }
+		iifname vmap @zones
+		reject with icmpx admin-prohibited
+	}
+}`
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(rules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	defer exec.Command("nft", "delete", "table", "inet", "firewalld").Run()
+	others, err := f.Coexist()
+	if err != nil || !others.Firewalld {
+		t.Fatalf("%+v, %v", others, err)
+	}
+	_, guard, _ := strings.Cut(ruleset(t), "table inet davit-test-firewalld {")
+	for _, want := range []string{
+		"ip saddr @allowed accept", "elements = { 10.0.0.0/8, 192.0.2.0/24 }", `"lan0" : goto trusted`, "iifname vmap @zones",
+		"jump filter_INPUT", "8000-8080", "limit rate 3/minute", "echo-reply : drop", "reject with icmpx admin-prohibited",
+	} {
+		if !strings.Contains(guard, want) {
+			t.Errorf("no %q in\n%s", want, guard)
+		}
+	}
+	if strings.Contains(guard, "unused") {
+		t.Errorf("a chain that nothing leads to:\n%s", guard)
+	}
+}
+
+func ruleset(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -9,39 +10,28 @@ import (
 
 // Watch calls back when others have changed nft tables of the host.
 type Watch struct {
+	f      *Firewall
 	events *nft.Events
-	done   chan struct{}
+	done   chan struct{} // closed when no callback will run; nil before Start
 }
 
 // calm is how long nothing may have happened before the callback: firewalls change many rules in a row.
 const calm = 30 * time.Millisecond
 
 // Watch begins to watch, in the current thread's network namespace.
-func (f *Firewall) Watch(changed func()) (*Watch, error) {
+func (f *Firewall) Watch() (*Watch, error) {
 	events, err := nft.Subscribe()
 	if err != nil {
 		return nil, err
 	}
-	w := &Watch{events: events, done: make(chan struct{})}
+	return &Watch{f: f, events: events}, nil
+}
+
+// Start calls back from now on, also for what has happened since Watch.
+func (w *Watch) Start(changed func()) {
+	w.done = make(chan struct{})
 	wake := make(chan struct{}, 1)
-	go func() {
-		defer close(wake)
-		for {
-			list, err := events.Next()
-			if err != nil {
-				return
-			}
-			for _, e := range list {
-				if f.expects(e) {
-					continue
-				}
-				select {
-				case wake <- struct{}{}:
-				default:
-				}
-			}
-		}
-	}()
+	go w.receive(wake)
 	go func() {
 		defer close(w.done)
 		for range wake {
@@ -49,7 +39,24 @@ func (f *Firewall) Watch(changed func()) (*Watch, error) {
 			changed()
 		}
 	}()
-	return w, nil
+}
+
+// receive wakes for events that are not of davit's own doing, until the watch is closed.
+func (w *Watch) receive(wake chan<- struct{}) {
+	defer close(wake)
+	for {
+		list, err := w.events.Next()
+		if err != nil {
+			return
+		}
+		if !slices.ContainsFunc(list, func(e nft.Event) bool { return !w.f.expects(e) }) {
+			continue
+		}
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // expects tells whether an event is of davit's own doing. It does not delete its table without making it
@@ -81,6 +88,8 @@ func (w *Watch) Close() error {
 		return nil
 	}
 	err := w.events.Close()
-	<-w.done
+	if w.done != nil {
+		<-w.done
+	}
 	return err
 }
