@@ -131,7 +131,7 @@ func (x *Archives) Export(ctx context.Context, name string) (io.ReadCloser, erro
 	x.tell(r, events.ActionExport, nil)
 	return pipe(func(w io.Writer) error {
 		defer dir.Close()
-		return packTree(ctx, w, dir, ".", ".", 0)
+		return packTree(ctx, w, dir, ".", "", 0) // names without "." before them
 	}), nil
 }
 

@@ -2,6 +2,11 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -10,32 +15,63 @@ import (
 	"davit/store/layer"
 )
 
-// Changes lists what a container changed of its image: docker diff. What davit itself puts into every
-// root, as places to mount on, is not the container's change.
+// Changes lists what a container changed of its image: docker diff.
 func (v *Views) Changes(ctx context.Context, name string) ([]wire.FilesystemChange, error) {
 	a, err := v.roster.find(name)
 	if err != nil {
 		return nil, err
 	}
-	changes, err := v.Snapshots.Changes(ctx, a.id)
+	changes, _, err := v.changes(ctx, a.id)
 	if err != nil {
 		return nil, err
 	}
-	changes = slices.DeleteFunc(changes, func(c layer.Change) bool {
-		return c.Kind == layer.Added && slices.Contains(mountPlaces(), c.Path)
-	})
 	list := []wire.FilesystemChange{}
-	for i, c := range changes {
-		last := i == len(changes)-1
-		if c.Path == "/etc" && c.Kind == layer.Modified && (last || !strings.HasPrefix(changes[i+1].Path, "/etc/")) {
-			continue
-		}
+	for _, c := range changes {
 		list = append(list, wire.FilesystemChange{Kind: wire.ChangeType(c.Kind), Path: c.Path})
 	}
 	return list, nil
 }
 
-// mountPlaces are what every container has mounted.
-func mountPlaces() []string {
-	return []string{"/dev", "/proc", "/sys", "/etc", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+// changes tells what a container wrote from the places in its writable layer that davit made to mount on;
+// neither diff nor commit have those. Mount points of volumes count as the container's, as in Docker.
+func (s *shared) changes(ctx context.Context, id string) (own []layer.Change, places map[string]bool, err error) {
+	all, err := s.Snapshots.Changes(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	upper, err := s.Snapshots.Upper(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	places = map[string]bool{}
+	for _, c := range slices.Backward(all) { // what is in a directory comes before it
+		place, err := isMountPlace(upper, c, own)
+		if err != nil {
+			return nil, nil, fmt.Errorf("compare with the image: %w", err)
+		}
+		if place {
+			places[c.Path] = true
+		} else {
+			own = append(own, c)
+		}
+	}
+	slices.Reverse(own)
+	return own, places, nil
+}
+
+// isMountPlace says whether a change is one of the directories and empty files on which every container has
+// something mounted, and nothing else. below are the container's own changes that sort after it.
+func isMountPlace(upper string, c layer.Change, below []layer.Change) (bool, error) {
+	switch c.Path {
+	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf":
+		info, err := os.Lstat(filepath.Join(upper, c.Path))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil && c.Kind == layer.Added && info.Mode().IsRegular() && info.Size() == 0, err
+	case "/dev", "/proc", "/sys", "/etc":
+		return (c.Kind == layer.Added || c.Kind == layer.Modified && c.Path == "/etc") &&
+			!slices.ContainsFunc(below, func(b layer.Change) bool { return strings.HasPrefix(b.Path, c.Path+"/") }), nil
+	}
+	return false, nil
 }

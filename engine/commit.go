@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 
 	wire "github.com/moby/moby/api/types/container"
@@ -67,7 +68,12 @@ func (x *Archives) commitImage(ctx context.Context, a *actor, config oci.Image, 
 		return image.Image{}, err
 	}
 	below := a.record().Image
-	config.RootFS.DiffIDs = append(append([]oci.DiffID{}, below.Layers...), diffID)
+	config.RootFS.DiffIDs = slices.Clone(below.Layers)
+	if diffID == "" {
+		config.History[len(config.History)-1].EmptyLayer = true
+	} else {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
+	}
 	return x.Images.Put(ctx, image.PutOptions{Config: config, Parent: below.ID, Names: names, By: image.ByCommit})
 }
 
@@ -85,7 +91,7 @@ func commitName(repo, tag string) (ref.Ref, error) {
 	return target.WithDefaultTag(), nil
 }
 
-// commitLayer copies what the container wrote, while it stands still.
+// commitLayer copies what the container wrote, while it stands still. If that is nothing, there is no layer.
 func (x *Archives) commitLayer(ctx context.Context, a *actor, pause bool) (oci.DiffID, error) {
 	end, err := a.begin(ctx)
 	if err != nil {
@@ -106,7 +112,11 @@ func (x *Archives) commitLayer(ctx context.Context, a *actor, pause bool) (oci.D
 			}
 		}()
 	}
-	return x.Snapshots.Commit(ctx, a.id)
+	own, places, err := x.changes(ctx, a.id)
+	if err != nil || len(own) == 0 {
+		return "", err
+	}
+	return x.Snapshots.Commit(ctx, a.id, places)
 }
 
 // commitConfig is the configuration of the image to be: the container's, with what is asked for.

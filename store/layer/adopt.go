@@ -42,18 +42,19 @@ func (s *Store) adoptCopy(ctx context.Context, d *draft, upper string) (oci.Diff
 	if err := d.discard(); err != nil {
 		return "", err
 	}
-	id, err := s.ImportDir(ctx, upper)
+	id, err := s.ImportDir(ctx, upper, nil)
 	if err == nil {
 		err = os.RemoveAll(upper)
 	}
 	return id, err
 }
 
-// ImportDir makes a layer of a copy of an overlay upper directory, which stays as it is.
-func (s *Store) ImportDir(ctx context.Context, upper string) (oci.DiffID, error) {
+// ImportDir makes a layer of a copy of an overlay upper directory, which stays as it is, without what is at
+// the paths of omit, written "/etc/hosts", and below them.
+func (s *Store) ImportDir(ctx context.Context, upper string, omit map[string]bool) (oci.DiffID, error) {
 	pr, pw := io.Pipe()
 	defer pr.Close() // ends the goroutine in any case
-	go func() { pw.CloseWithError(Pack(ctx, pw, upper)) }()
+	go func() { pw.CloseWithError(packWithout(ctx, pw, upper, omit)) }()
 	return s.Import(ctx, nil, pr)
 }
 

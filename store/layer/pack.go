@@ -29,7 +29,12 @@ import (
 // Of a plain directory without whiteouts it writes the tar of its files. Files that vanish meanwhile are
 // left out; one that shrinks while it is read is an error.
 func Pack(ctx context.Context, w io.Writer, upper string) error {
-	if _, err := pack(ctx, &sink{w: w}, upper); err != nil {
+	return packWithout(ctx, w, upper, nil)
+}
+
+// packWithout is Pack that leaves out the entries at some paths, written "/etc/hosts", and all below them.
+func packWithout(ctx context.Context, w io.Writer, upper string, omit map[string]bool) error {
+	if _, err := pack(ctx, &sink{w: w}, upper, omit); err != nil {
 		return fmt.Errorf("pack %s: %w", upper, err)
 	}
 	return nil
@@ -61,17 +66,18 @@ type packer struct {
 	links map[inode]string // the first name of files with several
 	buf   []byte
 	size  int64 // of all regular files
+	omit  map[string]bool
 }
 
 type inode struct{ dev, ino uint64 }
 
 // pack returns the sum of the sizes of the regular files.
-func pack(ctx context.Context, out *sink, dir string) (int64, error) {
+func pack(ctx context.Context, out *sink, dir string, omit map[string]bool) (int64, error) {
 	fd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
-	p := &packer{ctx: ctx, out: out, tar: tar.NewWriter(out), links: map[inode]string{}, buf: make([]byte, 256<<10)}
+	p := &packer{ctx: ctx, out: out, tar: tar.NewWriter(out), links: map[inode]string{}, buf: make([]byte, 256<<10), omit: omit}
 	if err := errors.Join(p.root(fd), p.directory(fd, "")); err != nil { // directory closes fd
 		return 0, err
 	}
@@ -107,6 +113,9 @@ func (p *packer) directory(fd int, prefix string) error {
 	for _, name := range names {
 		if err := p.ctx.Err(); err != nil {
 			return err
+		}
+		if p.omit["/"+prefix+name] {
+			continue
 		}
 		err := p.entry(fd, prefix, name)
 		if errors.Is(err, errVanished) {
@@ -314,6 +323,6 @@ func (e *examined) header(path string) *tar.Header {
 // packHashed packs a directory for its digest and recipe alone.
 func packHashed(ctx context.Context, dir string, h hash.Hash, recipe *recipeWriter) (size, tarSize int64, err error) {
 	out := &sink{w: h, recipe: recipe}
-	size, err = pack(ctx, out, dir)
+	size, err = pack(ctx, out, dir, nil)
 	return size, out.n, err
 }

@@ -140,7 +140,7 @@ func TestLifeOfASnapshot(t *testing.T) {
 	if u, err := s.Usage(t.Context(), "c1"); err != nil || u.Bytes < 10_000 || u.Bytes > 40_000 || u.Inodes != 4 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
-	committed, err := s.Commit(t.Context(), "c1")
+	committed, err := s.Commit(t.Context(), "c1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

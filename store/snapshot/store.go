@@ -283,14 +283,14 @@ func (s *Store) Changes(ctx context.Context, key string) ([]layer.Change, error)
 	return layer.Changes(ctx, s.upper(key), lower)
 }
 
-// Commit makes a layer of a copy of the snapshot's writes; the snapshot stays as it is, and may be
-// mounted (docker commit).
-func (s *Store) Commit(ctx context.Context, key string) (oci.DiffID, error) {
+// Commit makes a layer of a copy of the snapshot's writes, without those at the paths of omit and below; the
+// snapshot stays as it is, and may be mounted (docker commit).
+func (s *Store) Commit(ctx context.Context, key string, omit map[string]bool) (oci.DiffID, error) {
 	upper, err := s.Upper(key)
 	if err != nil {
 		return "", err
 	}
-	id, err := s.layers.ImportDir(ctx, upper)
+	id, err := s.layers.ImportDir(ctx, upper, omit)
 	if err != nil {
 		return "", fmt.Errorf("commit snapshot %s: %w", key, err)
 	}
