@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/api/client"
+	"davit/cli/progress"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
 )
@@ -115,14 +116,18 @@ func (a *app) replaceOnce(ctx context.Context, name string, q replaceRequest, qu
 	}
 	shown.Aux = func(aux json.RawMessage) { _ = json.Unmarshal(aux, &done) } // what is no answer leaves it empty
 	err := a.follow(ctx, client.Request{Method: "POST", Path: apiPath("davit/containers", name, "replace"), JSON: q}, shown)
+	var failure *progress.Failure
+	var answered *client.Error
 	switch {
-	case err != nil:
+	case errors.As(err, &failure), errors.As(err, &answered):
 		return err
+	case err != nil:
+		return fmt.Errorf("%w: the engine went away; when it starts again it goes back, or finishes if the ports had moved", err)
 	case done.Unchanged != "":
 		fmt.Fprintln(a.err, done.Unchanged)
 		return nil
 	case done.ID == "":
-		return &exitError{1, "davit: the engine went away; when it starts again it goes back, or finishes if the ports had moved"}
+		return errors.New("the engine went away; when it starts again it goes back, or finishes if the ports had moved")
 	}
 	if done.Kept != "" && !quiet {
 		fmt.Fprintln(a.err, "the old container is kept as", done.Kept)

@@ -87,8 +87,8 @@ func (c *Containers) checkReplace(ctx context.Context, r *container.Record, o *R
 		return image.Image{}, errdefs.Conflict("cannot replace container "+r.Name+": "+format, args...)
 	}
 	switch s := r.State.Status; {
-	case r.Succeeds != nil:
-		return refuse("it is itself taking over from another container")
+	case r.Succeeds != nil && c.life.knows(r.Succeeds.Old):
+		return refuse("it is still taking over from container %s; if that does not end, remove that one", r.Succeeds.OldName)
 	case s == container.Removing || s == container.Removed || s == container.Dead:
 		return refuse("it is being removed")
 	case s == container.Paused:
