@@ -77,7 +77,17 @@ func (l *lifecycle) moveAll(ctx context.Context, now, old *container.Record) err
 	if err != nil {
 		return err
 	}
-	return l.Options.Networks.HandOver(ctx, h)
+	if err := l.Options.Networks.HandOver(ctx, h); err != nil {
+		return err
+	}
+	if !now.State.Status.Alive() || !hasRelays(l.Options.Networks.ContainerEndpoints(now.ID)) {
+		return nil
+	}
+	client, err := l.link.get(ctx)
+	if err != nil {
+		return err
+	}
+	return l.relay(ctx, client, now.ID) // which takes them from the other container
 }
 
 // handover says what names and ports the two containers have from now on. The old one keeps the name it

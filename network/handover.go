@@ -42,6 +42,8 @@ func (c *Controller) HandOver(ctx context.Context, h Handover) error {
 	rename(now, h.ToNames)
 	c.book.replace(append(now, old...))
 	c.ports.release(slices.DeleteFunc(before, func(p Port) bool { return slices.Contains(after, p) }))
+	// The taker's file comes first: ports that two claim are sorted out at the next start, ports that nobody
+	// claims would be lost.
 	return errors.Join(
 		netlink.FlushConntrack(datagrams(mappingsOf(now))),
 		c.files.save(h.To, c.book.attached(h.To)),
