@@ -50,7 +50,7 @@ func (s pageSource) Tags(ctx context.Context, repo string) ([]string, error) {
 	return s.store.ListRecords(ctx, r.key("_tags"))
 }
 
-// Tag implements web.Catalog.
+// Tag implements web.Names.
 func (s pageSource) Tag(ctx context.Context, repo, tag string) (oci.Digest, time.Time, error) {
 	r := s.repository(repo)
 	if err := ref.CheckTag(tag); err != nil {
@@ -60,8 +60,13 @@ func (s pageSource) Tag(ctx context.Context, repo, tag string) (oci.Digest, time
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	since, err := s.store.RecordTime(ctx, r.tagKey(tag))
+	since, err := s.Since(ctx, repo, tag)
 	return d, since, err
+}
+
+// Since implements web.Names.
+func (s pageSource) Since(ctx context.Context, repo, tag string) (time.Time, error) {
+	return s.store.RecordTime(ctx, s.repository(repo).tagKey(tag))
 }
 
 // Manifest implements web.Content.

@@ -177,8 +177,8 @@ func (v *visit) order(tags []string) (string, error) {
 	group.SetLimit(atOnce)
 	for i, tag := range tags {
 		group.Go(func() error {
-			_, since, err := v.p.registry.Tag(ctx, v.repo, tag)
-			times[i] = since
+			var err error
+			times[i], err = v.p.registry.Since(ctx, v.repo, tag)
 			return ignoreMissing(err)
 		})
 	}

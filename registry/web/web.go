@@ -35,6 +35,7 @@ import (
 // errdefs.ErrNotFound. Nothing here asks who may see it: that is the Visitor's part.
 type Registry interface {
 	Catalog
+	Names
 	Content
 	Moves
 	// Explain returns the HTTP status of an error and what to tell people; the registry's own trouble it
@@ -48,8 +49,14 @@ type Catalog interface {
 	Repositories(ctx context.Context) ([]string, error)
 	// Tags returns a repository's tags, sorted.
 	Tags(ctx context.Context, repo string) ([]string, error)
+}
+
+// Names is what tags stand for now.
+type Names interface {
 	// Tag returns what a tag names, and since when.
 	Tag(ctx context.Context, repo, tag string) (oci.Digest, time.Time, error)
+	// Since is Tag for those who want the time alone, which may be cheaper.
+	Since(ctx context.Context, repo, tag string) (time.Time, error)
 }
 
 // Content is what tags name. A repository has only what was pushed to it.
