@@ -45,7 +45,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 		c.Immutable = append(c.Immutable, pattern)
 		return nil
 	})
-	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots, rules for repositories and upstreams; rules are read again when it changes")
+	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots, rules for repositories and upstreams, read again when it changes")
 	flags.BoolVar(&c.RedirectBlobs, "redirect-blobs", false, "with a bucket: send clients there for blobs, by signed addresses that they must be able to reach")
 	flags.BoolVar(&c.NoPages, "no-pages", false, "serve no web pages, only the API")
 	cacheFlags(flags, &c)

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"davit/internal/turn"
@@ -86,13 +87,14 @@ type Options struct {
 
 // Cache is made by New and ended by Close. Methods may be called at the same time.
 type Cache struct {
+	Counters Counters
+
 	o         Options
-	upstreams []*upstream
+	upstreams atomic.Pointer[[]*upstream]
 	turns     turn.Turns[string] // of those who ask an upstream for the same thing
 	missing   *memory[error]
 	sizes     *memory[int64]
 	lists     *memory[[]string]
-	Counters  Counters
 
 	ctx  context.Context // of all fetches
 	stop context.CancelFunc
@@ -118,24 +120,26 @@ func New(o Options) (*Cache, error) {
 		o: o, ctx: ctx, stop: stop, flights: map[string]*flight{},
 		missing: newMemory[error](10_000), sizes: newMemory[int64](50_000), lists: newMemory[[]string](1000),
 	}
-	if err := c.open(); err != nil {
+	if err := c.Configure(o.Upstreams); err != nil {
 		stop()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Cache) open() error {
-	byDefault := ""
-	taken := map[string]string{}
-	for _, config := range c.o.Upstreams {
+// Configure takes other upstreams from now on; with an errdefs.ErrInvalid about them it keeps those it has.
+// Requests and fetches under way go on with the old ones.
+func (c *Cache) Configure(configs []Upstream) error {
+	byDefault, taken := "", map[string]string{}
+	var made []*upstream
+	for _, config := range configs {
 		u, err := newUpstream(config, c)
 		if err != nil {
 			return err
 		}
 		for _, way := range u.ways() {
 			if other, ok := taken[way]; ok {
-				return errdefs.Invalid("upstreams %s and %s both answer to %q", other, u.Name, way)
+				return errdefs.Invalid("upstreams %s and %s both answer to %s", other, u.Name, way)
 			}
 			taken[way] = u.Name
 		}
@@ -145,7 +149,12 @@ func (c *Cache) open() error {
 		if u.Default {
 			byDefault = u.Name
 		}
-		c.upstreams = append(c.upstreams, u)
+		made = append(made, u)
+	}
+	if old := c.upstreams.Swap(&made); old != nil {
+		for _, u := range *old {
+			u.close()
+		}
 	}
 	return nil
 }
@@ -154,7 +163,7 @@ func (c *Cache) open() error {
 func (c *Cache) Close() {
 	c.stop()
 	c.flying.Wait()
-	for _, u := range c.upstreams {
+	for _, u := range *c.upstreams.Load() {
 		u.close()
 	}
 }
@@ -173,12 +182,12 @@ func (t Target) Upstream() string { return t.up.Name }
 // beginning, and at last by the default upstream, unless the name is one of the registry's own.
 func (c *Cache) Match(r *http.Request, name string, own func() bool) (Target, bool) {
 	ns, host := r.URL.Query().Get("ns"), hostname(r.Host)
-	for _, u := range c.upstreams {
+	for _, u := range *c.upstreams.Load() {
 		if ns == u.Name {
 			return u.target(name), true
 		}
 	}
-	for _, u := range c.upstreams {
+	for _, u := range *c.upstreams.Load() {
 		if u.hasHost(host) {
 			return u.target(name), true
 		}
@@ -186,7 +195,7 @@ func (c *Cache) Match(r *http.Request, name string, own func() bool) (Target, bo
 	if t, ok := c.byPrefix(name); ok {
 		return t, true
 	}
-	for _, u := range c.upstreams {
+	for _, u := range *c.upstreams.Load() {
 		if u.Default && ns == "" && !own() {
 			return u.target(name), true
 		}
@@ -197,7 +206,7 @@ func (c *Cache) Match(r *http.Request, name string, own func() bool) (Target, bo
 // byPrefix takes the longest prefix that fits.
 func (c *Cache) byPrefix(name string) (found Target, ok bool) {
 	longest := 0
-	for _, u := range c.upstreams {
+	for _, u := range *c.upstreams.Load() {
 		for _, prefix := range u.prefixes() {
 			if path, fits := strings.CutPrefix(name, prefix+"/"); fits && len(prefix) > longest {
 				found, ok, longest = u.target(path), true, len(prefix)
@@ -209,7 +218,7 @@ func (c *Cache) byPrefix(name string) (found Target, ok bool) {
 
 // Owns says whether a repository's name is one of the cache's.
 func (c *Cache) Owns(name string) bool {
-	for _, u := range c.upstreams {
+	for _, u := range *c.upstreams.Load() {
 		if strings.HasPrefix(name, u.local()+"/") {
 			return true
 		}

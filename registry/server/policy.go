@@ -31,7 +31,7 @@ type Rules struct {
 	Robots   []Robot `json:"robots,omitempty"`
 	Rules    []Rule  `json:"rules"`
 
-	// Upstreams are registries whose content is cached; they are read at the start only.
+	// Upstreams are registries whose content is cached.
 	Upstreams []cache.Upstream `json:"upstreams,omitempty"`
 }
 
@@ -65,6 +65,8 @@ type Policy struct {
 	tokens tokens
 	state  atomic.Pointer[policyState]
 	failed throttle
+	// reread, when not nil, is given new rules before they are used, and may refuse them.
+	reread func(Rules) error
 }
 
 type policyState struct {
@@ -141,6 +143,9 @@ func (p *Policy) current() *policyState {
 	next.looked = time.Now()
 	if info, err := os.Stat(p.path); err == nil && !info.ModTime().Equal(state.changed) {
 		read, err := p.read()
+		if err == nil && p.reread != nil {
+			err = p.reread(read.rules)
+		}
 		if err == nil {
 			p.log.Info("registry rules were read again", "file", p.path)
 			next = *read

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,17 +121,26 @@ func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error)
 // evictEvery is how often the cache is looked through for what was not used for long.
 const evictEvery = time.Hour
 
-// openCache makes the registry a cache when there are upstreams.
+// openCache makes the registry a cache when there are upstreams; those of the file may change later.
 func (s *Server) openCache(config Config) error {
+	policy, _ := s.auth.(*Policy)
 	upstreams := config.Upstreams
-	if policy, ok := s.auth.(*Policy); ok {
-		upstreams = append(policy.current().rules.Upstreams, upstreams...)
+	if policy != nil {
+		upstreams = slices.Concat(policy.current().rules.Upstreams, config.Upstreams)
 	}
 	if len(upstreams) == 0 {
 		return nil
 	}
 	s.LimitCache(config.CacheSize, config.CacheAge)
-	return s.UseCache(cache.Options{Upstreams: upstreams}, config.CacheDir)
+	if err := s.UseCache(cache.Options{Upstreams: upstreams}, config.CacheDir); err != nil {
+		return err
+	}
+	if policy != nil {
+		policy.reread = func(rules Rules) error {
+			return s.cache.Configure(slices.Concat(rules.Upstreams, config.Upstreams))
+		}
+	}
+	return nil
 }
 
 func openStore(ctx context.Context, root string) (storage.Store, error) {

@@ -265,6 +265,26 @@ func TestRulesOfCopies(t *testing.T) {
 	f.want(200, "GET", "/v2/team/app/manifests/v1?ns=up.example", nil, "Authorization", "Bearer "+token)
 	f.want(401, "GET", "/v2/mirror/other/app/manifests/v1", nil)
 	f.want(401, "GET", "/v2/other/app/manifests/v1?ns=up.example", nil, "Authorization", "Bearer "+token)
+
+	for _, change := range []struct {
+		from, to string
+		works    string
+	}{
+		{`"mirror"`, `"moved"`, "moved"},
+		{`"up.example", "url"`, `"not a host", "url"`, "moved"}, // a mistake changes nothing
+	} {
+		content = strings.Replace(content, change.from, change.to, 1)
+		if err := os.WriteFile(rules, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		policy := registry.auth.(*Policy)
+		state := *policy.state.Load()
+		state.looked, state.changed = time.Time{}, time.Time{}
+		policy.state.Store(&state)
+		f.want(401, "GET", "/v2/", nil) // a request sees that the file changed, the next is answered by it
+		f.want(200, "GET", "/v2/"+change.works+"/team/app/tags/list", nil)
+	}
+	f.want(401, "GET", "/v2/mirror/team/app/manifests/v1", nil)
 }
 
 // A store whose uploads cannot be read, as that of a bucket, gets what arrived in a directory.
