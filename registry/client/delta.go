@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"davit/oci"
 	"davit/oci/errdefs"
@@ -27,12 +29,22 @@ func (r *Repository) Delta(ctx context.Context, layer, manifest oci.Descriptor, 
 		if !e.deltas.Load() {
 			continue
 		}
+		query.Set("most", strconv.Itoa(worthUpTo(e.host)))
 		var body io.ReadCloser
 		if body, err = r.delta(ctx, e, "delta/"+string(layer.Digest)+"?"+query.Encode()); err == nil {
 			return body, nil
 		}
 	}
 	return nil, err
+}
+
+// worthUpTo is the percentage of a layer up to which a delta is worth its making: on the way to another
+// machine bytes cost more than on loopback.
+func worthUpTo(host string) int {
+	if name := hostname(host); name == "localhost" || net.ParseIP(name).IsLoopback() {
+		return 12
+	}
+	return 50
 }
 
 func (r *Repository) delta(ctx context.Context, e *endpoint, path string) (io.ReadCloser, error) {

@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,29 +24,40 @@ type Answer struct {
 	packed  map[chunk.Sum][]byte // the chunks to send, when all of them are in packs
 }
 
-// Answer finds out how to send the layer want to somebody who has others of the repository. It fails with
-// errdefs.ErrNotFound when there is no delta, or none that is worth it; with ErrUnavailable when the
-// registry is busy. The plain layer is always there. manifest, of the image that want is wanted for, is
-// noted when its lists are missing; it may be empty.
-func (s *Service) Answer(ctx context.Context, name string, want, manifest oci.Digest, have []oci.Digest) (*Answer, error) {
+// Question is what somebody asks who wants a layer of a repository and has others of it.
+type Question struct {
+	Repository string
+	Want       oci.Digest
+	Have       []oci.Digest
+	Most       int        // percentage of the layer up to which a delta is worth it; 0: DefaultMost
+	Manifest   oci.Digest // of the image that the layer is wanted for; noted when its lists are missing; may be empty
+}
+
+// DefaultMost suits a connection that is as fast as decompression: more, and the plain layer is as quick.
+const DefaultMost = 12
+
+// Answer finds out how to send a layer. It fails with errdefs.ErrNotFound when there is no delta, or none
+// that is worth it; with ErrUnavailable when the registry is busy. The plain layer is always there.
+func (s *Service) Answer(ctx context.Context, q Question) (*Answer, error) {
+	name, want := q.Repository, q.Want
 	rec, err := s.layer(ctx, name, want)
 	var list chunk.List
 	if err == nil {
 		list, err = s.list(ctx, rec)
 	}
-	if errors.Is(err, errdefs.ErrNotFound) && !rec.Unfit && manifest != "" {
-		s.Note(name, manifest)
+	if errors.Is(err, errdefs.ErrNotFound) && !rec.Unfit && q.Manifest != "" {
+		s.Note(name, q.Manifest)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("chunk list of layer %s: %w", want, err)
 	}
-	bases, err := s.bases(ctx, name, have)
+	bases, err := s.bases(ctx, name, q.Have)
 	if err != nil {
 		return nil, fmt.Errorf("chunk lists of the client's layers: %w", err)
 	}
 	a := &Answer{service: s, want: want, list: list}
 	a.ops, a.bases = delta.Used(delta.Plan(list, bases), bases)
-	if sent := delta.Sent(a.ops); sent > list.Bytes()/worst {
+	if sent := delta.Sent(a.ops); 100*sent > list.Bytes()*int64(cmp.Or(q.Most, DefaultMost)) {
 		return nil, errdefs.NotFound("%d of %d bytes differ: a delta is not worth it", sent, list.Bytes())
 	}
 	a.packed, err = s.fromPacks(ctx, name, rec, a.wanted())

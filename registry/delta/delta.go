@@ -50,8 +50,8 @@ const (
 	maxHave     = 64 // layers that a client may offer
 	maxChunks   = 1 << 22
 	keepLately  = 16
-	// worst is how much of an archive is sent at most, in parts of it: with more, the plain layer is as quick.
-	worst = 8
+	// packLimit is the percentage of an archive that a pack holds at most.
+	packLimit = 12
 )
 
 // Repositories is what a Service needs of the registry. What is not there is errdefs.ErrNotFound.

@@ -248,7 +248,7 @@ func (x *indexing) cut(ctx context.Context, desc oci.Descriptor, known map[chunk
 	if err != nil {
 		return nil, nil, "", errdefs.As(errdefs.ErrInvalid, err)
 	}
-	pack, err = packing.encode(size / worst)
+	pack, err = packing.encode(size * packLimit / 100)
 	return list, pack, oci.DiffID(oci.SumDigest("sha256", digest)), err
 }
 

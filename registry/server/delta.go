@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"davit/oci"
@@ -36,7 +37,10 @@ func (s *Server) getDelta(r request) error {
 		}
 		have = append(have, d)
 	}
-	answer, err := s.deltas.Answer(r.Context(), r.repo.name, want, oci.Digest(query.Get("manifest")), have)
+	most, _ := strconv.Atoi(query.Get("most")) // what is no number has no say
+	answer, err := s.deltas.Answer(r.Context(), delta.Question{
+		Repository: r.repo.name, Want: want, Have: have, Most: most, Manifest: oci.Digest(query.Get("manifest")),
+	})
 	if err != nil {
 		return noDelta(err)
 	}

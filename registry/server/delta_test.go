@@ -144,7 +144,7 @@ func TestDeltaComesFromPacks(t *testing.T) {
 	f := start(t, nil)
 	layers, _ := f.versions(4, true)
 	for n, d := range layers[1:] {
-		answer, err := f.registry.deltas.Answer(t.Context(), "app", d, "", layers[:1])
+		answer, err := f.registry.deltas.Answer(t.Context(), delta.Question{Repository: "app", Want: d, Have: layers[:1]})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,7 @@
 //	GET        /davit/v1/<name>/history                   the logs of all tags, deleted ones too
 //	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
-//	GET        /davit/v1/<name>/delta/<digest>            ?have=...: of a layer, what others do not have
+//	GET        /davit/v1/<name>/delta/<digest>            ?have=...&most=%: of a layer, what others do not have
 //	GET        /, /r/, /login, /static/                  pages for people, see registry/web
 //
 // What the specification leaves open: a manifest's config and layers must be in the repository, the

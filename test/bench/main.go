@@ -24,6 +24,7 @@ var subjects = []subject{
 	{"memory", (*bench).memory},
 	{"build", (*bench).build},
 	{"ship", (*bench).ship},
+	{"delta", (*bench).delta},
 	{"registry", (*bench).registry},
 	{"pages", (*bench).pages},
 	{"network", (*bench).network},
