@@ -13,7 +13,7 @@ func (a *app) imageCommand() *cobra.Command {
 	remove.Use, remove.Aliases = "rm [OPTIONS] IMAGE [IMAGE...]", []string{"remove"}
 	return groupCommand("image", "Manage images",
 		a.buildCommand(), a.historyCommand(), a.importCommand(), inspect, a.loadCommand(), list, a.pruneImagesCommand(), a.pullCommand(),
-		a.pushCommand(), remove, a.saveCommand(), a.tagCommand())
+		a.pushCommand(), remove, a.saveCommand(), a.tagCommand(), a.rollbackCommand())
 }
 
 func (a *app) pruneImagesCommand() *cobra.Command {
