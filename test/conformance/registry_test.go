@@ -16,24 +16,68 @@ import (
 // suite is the distribution specification's own conformance program.
 const suite = "github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111"
 
-// The registry passes every test of the released specification and of the coming one.
+// gateway is an S3 server that keeps a bucket as a directory.
+const gateway = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+
+// The registry passes every test of the released specification and of the coming one, whether its content
+// lies in a directory or in a bucket.
 func TestRegistry(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs := filepath.Join(root, ".cache", "bin")
-	install := exec.Command("go", "install", suite)
-	install.Env = append(os.Environ(), "GOBIN="+programs, "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
-	install.Dir = t.TempDir()
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("install %s: %v\n%s", suite, err, out)
+	davit, cache := filepath.Join(root, "bin", "davit"), filepath.Join(root, ".cache")
+	judge := install(t, suite, filepath.Join(cache, "bin"), "conformance")
+	t.Run("directory", func(t *testing.T) { conform(t, judge, serveRegistry(t, davit, t.TempDir())) })
+	t.Run("bucket", func(t *testing.T) {
+		server := install(t, gateway, filepath.Join(cache, "s3", "versitygw@v1.8.0"), "versitygw")
+		conform(t, judge, serveRegistry(t, davit, serveBucket(t, server)))
+	})
+}
+
+// install returns the path of a program, built if it is not there.
+func install(t *testing.T, module, dir, name string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err == nil && strings.Contains(dir, "@") {
+		return path
 	}
-	address := serveRegistry(t, filepath.Join(root, "bin", "davit"))
+	cmd := exec.Command("go", "install", module)
+	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
+	cmd.Dir = t.TempDir()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("install %s: %v\n%s", module, err, out)
+	}
+	return path
+}
+
+// serveBucket runs an S3 server until the test ends, and returns its bucket as a registry takes it.
+func serveBucket(t *testing.T, server string) string {
+	t.Helper()
+	data, address := t.TempDir(), freeAddress(t)
+	if err := os.Mkdir(filepath.Join(data, "registry"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "davit-test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "davit-test-secret")
+	cmd := exec.Command(server, "--port", address, "--quiet", "posix", data)
+	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY_ID=davit-test", "ROOT_SECRET_ACCESS_KEY=davit-test-secret")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	waitListening(t, address)
+	return "s3://registry/davit?endpoint=http://" + address
+}
+
+func conform(t *testing.T, judge, address string) {
 	for _, version := range []string{"stable", "dev"} {
 		t.Run(version, func(t *testing.T) {
 			results := t.TempDir()
-			cmd := exec.Command(filepath.Join(programs, "conformance"))
+			cmd := exec.Command(judge)
 			cmd.Dir = results
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + results, "OCI_VERSION=" + version, "OCI_REGISTRY=" + address, "OCI_TLS=disabled", "OCI_RESULTS_DIR=" + results}
 			out, err := cmd.CombinedOutput()
@@ -46,17 +90,32 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
-func serveRegistry(t *testing.T, davit string) string {
+func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func waitListening(t *testing.T, address string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			_ = conn.Close()
+			return
+		}
+		<-time.After(10 * time.Millisecond)
 	}
-	cmd := exec.Command(davit, "registry", "serve", "--addr", address, "--root", t.TempDir())
+	t.Fatalf("nothing listens at %s", address)
+}
+
+func serveRegistry(t *testing.T, davit, root string) string {
+	t.Helper()
+	address := freeAddress(t)
+	cmd := exec.Command(davit, "registry", "serve", "--addr", address, "--root", root)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -77,15 +136,8 @@ func serveRegistry(t *testing.T, davit string) string {
 			t.Log(lines.Text())
 		}
 	}()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		if conn, err := net.Dial("tcp", address); err == nil {
-			_ = conn.Close()
-			return address
-		}
-		<-time.After(10 * time.Millisecond)
-	}
-	t.Fatal("the registry does not listen")
-	return ""
+	waitListening(t, address)
+	return address
 }
 
 // count reads the leaves of the suite's report.

@@ -7,8 +7,8 @@
 //	<prefix>/records/<key elements>      cells; the last element is marked with "="
 //
 // A cell is a small object that is compared and swapped by S3's conditional writes: its entity tag is
-// the version. It holds a random line and then the value, so that no two writes have the same tag. An
-// empty cell is one that was removed. The random line also shows a writer whose answer got lost that it
+// the version. It holds a random line and then the value, so that no two writes have the same tag. A
+// cell without such a line is one that was removed. The random line also shows a writer whose answer got lost that it
 // was its own write that a repetition found.
 //
 // Content becomes visible by its cell, after its digest was verified, without copying a byte; and an

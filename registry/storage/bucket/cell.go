@@ -17,8 +17,14 @@ import (
 // cellHead is the length of the random line; what is shorter has no value.
 const cellHead = 27
 
-// buried is the content of a cell whose object is being deleted.
-var buried = []byte("buried")
+// A cell that was removed, or whose object is being deleted, holds one of these and a random text, shorter
+// than cellHead.
+const (
+	removed = "removed "
+	buried  = "buried "
+)
+
+func marked(mark string) []byte { return []byte(mark + rand.Text()[:16]) }
 
 // encode puts a random line before a value.
 func encode(value []byte) []byte {
@@ -78,26 +84,29 @@ func (s *Store) replace(ctx context.Context, key string, content []byte, c condi
 	return "", errdefs.Conflict("it was written by another request")
 }
 
-// create writes a cell that is not there or was removed.
-func (s *Store) create(ctx context.Context, key string, content []byte) (storage.Version, error) {
-	version, err := s.replace(ctx, key, content, condition{absent: true})
-	if !errors.Is(err, errdefs.ErrConflict) {
-		return version, err
-	}
-	for range 40 {
+// create writes a cell that is not there, or was removed. One that is being buried it waits for.
+func (s *Store) create(ctx context.Context, key string, content []byte) (version storage.Version, err error) {
+	expect := condition{absent: true}
+	for range 60 {
+		version, err = s.replace(ctx, key, content, expect)
+		if !errors.Is(err, errdefs.ErrConflict) {
+			return version, err
+		}
 		now, o, readErr := s.readObject(ctx, key)
 		switch {
 		case errors.Is(readErr, errNoObject):
-			return s.replace(ctx, key, content, condition{absent: true})
+			expect = condition{absent: true}
 		case readErr != nil:
 			return "", readErr
-		case !bytes.Equal(now, buried) && len(now) > 0:
+		case len(now) >= cellHead:
 			return "", err
-		case len(now) == 0 || time.Since(o.changed) > 3*burial:
-			return s.replace(ctx, key, content, condition{tag: o.tag})
-		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil { // until whoever buries it is done
-			return "", err
+		case !bytes.HasPrefix(now, []byte(buried)) || time.Since(o.changed) > mourning:
+			expect = condition{tag: o.tag}
+		default:
+			expect = condition{absent: true}
+			if err := pause(ctx, 50*time.Millisecond); err != nil {
+				return "", err
+			}
 		}
 	}
 	return "", err
@@ -116,29 +125,36 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // remove empties a cell whose version is old, else errdefs.ErrConflict. The object stays until bury.
 func (s *Store) remove(ctx context.Context, key string, old storage.Version) error {
-	_, err := s.putObject(ctx, key, nil, condition{tag: string(old)})
-	if errors.Is(err, errCondition) {
+	_, err := s.replace(ctx, key, marked(removed), condition{tag: string(old)})
+	if errors.Is(err, errdefs.ErrConflict) {
 		if _, err := s.read(ctx, key); err != nil {
 			return err
 		}
-		return errdefs.Conflict("%s was written by another request", key)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", key, err)
+	}
+	return nil
 }
 
-// burial is how long a request to delete an emptied cell's object is good for.
-const burial = 5 * time.Minute
+// burial is how long a request to delete an emptied cell's object is good for. Nobody waits longer than
+// mourning for its end: that allows for clocks that are wrong by a quarter of an hour, the signer's and
+// the writer's; the store refuses requests from worse ones.
+const (
+	burial   = 5 * time.Minute
+	mourning = 40 * time.Minute
+)
 
 // bury deletes the object of an emptied cell. Deleting cannot be made conditional everywhere, and must
 // not hit a cell that is written anew meanwhile. So the request is signed first, to be refused by the
 // store itself when it comes later than burial; then the cell is marked, and who wants to write a marked
-// one waits for its end or three times that long.
+// one waits for its end.
 func (s *Store) bury(ctx context.Context, key, tag string) error {
 	request, err := s.s3.Presign(ctx, http.MethodDelete, s.bucket, s.prefix+key, burial, nil)
 	if err != nil {
 		return fmt.Errorf("bury %s: %w", key, err)
 	}
-	if _, err := s.putObject(ctx, key, buried, condition{tag: tag}); err != nil {
+	if _, err := s.putObject(ctx, key, marked(buried), condition{tag: tag}); err != nil {
 		if errors.Is(err, errCondition) {
 			return nil // in use again
 		}

@@ -26,7 +26,15 @@ func (s *Store) GetRecord(ctx context.Context, key string) ([]byte, error) {
 
 // ReadRecord implements storage.Records.
 func (s *Store) ReadRecord(ctx context.Context, key string) (storage.Record, error) {
-	return s.read(ctx, recordKey(key))
+	record, err := s.read(ctx, recordKey(key))
+	return record, recordUnknown(err, key)
+}
+
+func recordUnknown(err error, key string) error {
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return errdefs.NotFound("record %s is unknown", key)
+	}
+	return err
 }
 
 // PutRecord implements storage.Records.
@@ -54,7 +62,7 @@ func (s *Store) DeleteRecord(ctx context.Context, key string) error {
 
 // RemoveRecord implements storage.Records.
 func (s *Store) RemoveRecord(ctx context.Context, key string, old storage.Version) error {
-	return s.remove(ctx, recordKey(key), old)
+	return recordUnknown(s.remove(ctx, recordKey(key), old), key)
 }
 
 // ListRecords implements storage.Records.
