@@ -9,9 +9,10 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"davit/internal/gunzip"
 )
 
 // Compression names how a layer blob is compressed.
@@ -68,7 +69,7 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 func open(kind Compression, in io.Reader) (io.Reader, func(), error) {
 	switch kind {
 	case Gzip:
-		z, err := gzip.NewReader(in)
+		z, err := gunzip.NewReader(in)
 		return z, func() {}, err
 	case Zstd:
 		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
