@@ -145,7 +145,7 @@ func newEngine(ctx context.Context, c config, s *stores, log *slog.Logger) (*eng
 	e, err := engine.New(ctx, engine.Options{
 		Root: c.dataRoot, Run: c.execRoot, DB: s.db, Content: s.content, Layers: s.layers, Snapshots: s.snapshots, Volumes: s.volumes,
 		Images: images, Cache: steps, Networks: networks, Registries: registries, Host: &host{},
-		Monitor: task.LaunchOptions{Binary: binary, Socket: filepath.Join(c.execRoot, "monitor.sock"), Dir: filepath.Join(c.execRoot, "monitor")},
+		Monitor: task.LaunchOptions{Binary: binary, Socket: filepath.Join(c.execRoot, "monitor.sock"), Dir: filepath.Join(c.execRoot, "monitor"), Args: c.monitorArgs()},
 		Facts:   hostFacts, Defaults: defaults(c, hostFacts), UserMode: mode,
 		DNS:    engine.DNS{Servers: dns, Search: c.dnsSearch, Options: c.dnsOptions},
 		Labels: c.labels, Insecure: c.insecure, Mirrors: mirrors(c.mirrors), Log: log, Now: time.Now,
@@ -175,7 +175,7 @@ func userMode(c config, kernel probe.HostFacts, log *slog.Logger) (container.Use
 
 // defaults are what containers have unless they say otherwise. Logs are capped.
 func defaults(c config, f container.HostFacts) container.Defaults {
-	d := container.Defaults{LogDriver: c.logDriver, LogOptions: map[string]string{}, CgroupV2: f.CgroupV2}
+	d := container.Defaults{LogDriver: c.logDriver, LogOptions: map[string]string{}, CgroupV2: f.CgroupV2, Systemd: f.Systemd}
 	if c.logDriver != "none" {
 		d.LogOptions["max-size"], d.LogOptions["max-file"] = "10m", "3"
 	}

@@ -257,8 +257,19 @@ func complete(c *config) error {
 	if !slices.Contains([]string{"", "overlay2", "overlayfs"}, c.storageDriver) {
 		return fmt.Errorf("--storage-driver %q: overlay2 is the only one", c.storageDriver)
 	}
+	if driver := c.cgroupDriver(); driver != "cgroupfs" && driver != "systemd" {
+		return fmt.Errorf("--exec-opt native.cgroupdriver=%s: cgroupfs and systemd are the cgroup drivers", driver)
+	}
 	if !slices.Contains([]string{"json-file", "local", "none"}, c.logDriver) {
 		return fmt.Errorf("--log-driver %q: json-file, local and none are served", c.logDriver)
+	}
+	return nil
+}
+
+// monitorArgs are what the monitor has to know of --exec-opt.
+func (c config) monitorArgs() []string {
+	if c.cgroupDriver() == "systemd" {
+		return []string{"--systemd-cgroup"}
 	}
 	return nil
 }

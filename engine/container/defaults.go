@@ -15,6 +15,7 @@ type Defaults struct {
 	LogDriver  string
 	LogOptions map[string]string
 	CgroupV2   bool
+	Systemd    bool // cgroups are systemd's: a parent has to be a slice
 	Ulimits    []*container.Ulimit
 }
 
@@ -79,6 +80,9 @@ func completeHost(h *container.HostConfig, d Defaults) error {
 	}
 	if h.PidsLimit != nil && *h.PidsLimit == 0 {
 		h.PidsLimit = nil
+	}
+	if d.Systemd && h.CgroupParent != "" && !isSlice(h.CgroupParent) {
+		return errdefs.Invalid("cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"")
 	}
 	if h.LogConfig.Type == "" {
 		h.LogConfig.Type = d.LogDriver

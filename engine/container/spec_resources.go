@@ -43,8 +43,10 @@ func (b builder) resources(s *specs.Spec) error {
 func (b builder) cgroupPath() string {
 	parent := b.Record.HostConfig.CgroupParent
 	if b.Facts.Systemd {
-		if parent == "" {
-			parent = "system.slice"
+		for _, slice := range []string{b.Facts.CgroupParent, "system.slice"} {
+			if parent == "" && isSlice(slice) {
+				parent = slice
+			}
 		}
 		return parent + ":davit:" + b.Record.ID
 	}
@@ -52,6 +54,11 @@ func (b builder) cgroupPath() string {
 		parent = b.Facts.CgroupParent
 	}
 	return path.Join("/", parent, b.Record.ID)
+}
+
+// isSlice says whether systemd takes a name for a slice; see systemd.slice(5).
+func isSlice(name string) bool {
+	return strings.HasSuffix(name, ".slice") && !strings.Contains(name, "/")
 }
 
 // Limits turns the wire form of limits into the runtime specification's; what is not limited is nil.
