@@ -117,7 +117,7 @@ func (l *Layout) create(p string, cfg Config) (_ *Group, err error) {
 	if err := g.open(); err != nil {
 		return nil, err
 	}
-	if err := g.Set(cfg.Resources); err != nil {
+	if err := g.set(cfg.Resources); err != nil {
 		return nil, err
 	}
 	return g, nil

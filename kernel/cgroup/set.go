@@ -15,6 +15,13 @@ import (
 // kernel cannot set are an errdefs.ErrUnsupported, except relative weights and hints (blkio weight,
 // swappiness, kernel memory), which are logged and skipped.
 func (g *Group) Set(r *specs.LinuxResources) error {
+	if err := g.tellSystemd(r); err != nil {
+		return err
+	}
+	return g.set(r)
+}
+
+func (g *Group) set(r *specs.LinuxResources) error {
 	if r == nil {
 		return nil
 	}

@@ -59,6 +59,11 @@ func createScope(l *Layout, cfg Config) (*Group, error) {
 		{"TasksAccounting", systemd.MakeVariant(true)},
 		{"DefaultDependencies", systemd.MakeVariant(false)},
 	}
+	limits, err := limitProperties(cfg.Resources, l.Mode == V2)
+	if err != nil {
+		return nil, err
+	}
+	props = append(props, limits...)
 	err = job(ctx, func(m systemd.BusObject) *systemd.Call {
 		return m.CallWithContext(ctx, busManager+".StartTransientUnit", 0, unit, "replace", props, []auxUnit{})
 	})
