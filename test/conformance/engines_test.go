@@ -38,6 +38,28 @@ func TestEngines(t *testing.T) {
 	}
 }
 
+// The systemd cgroup driver, below a systemd that the test starts.
+func TestSystemd(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "davit-systemd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := fmt.Sprintf("/davit-conformance-%d-systemd", os.Getpid())
+	t.Cleanup(func() { clean(t, dir, parent) })
+	image := filepath.Join(dir, "image.tar")
+	if out, err := exec.Command(filepath.Join(root, "examples/base/busybox.sh"), image).CombinedOutput(); err != nil {
+		t.Fatalf("make image: %v\n%s", err, out)
+	}
+	out := drive(t, filepath.Join(root, "test/conformance/testdata/systemd.sh"), filepath.Join(root, "bin"), dir, image, parent)
+	if passed := strings.Count("\n"+out, "\nok "); passed < 20 || strings.Contains(out, "not ok") {
+		t.Errorf("%d checks passed:\n%s", passed, out)
+	}
+}
+
 // drive runs a script in namespaces that end with it, and returns what it prints.
 func drive(t *testing.T, script string, args ...string) string {
 	t.Helper()
