@@ -100,6 +100,10 @@ func (m *Monitor) replace(asker *session, id uint64, binary string) error {
 		streams.Pause()
 		defer streams.Continue()
 	}
+	for _, r := range m.allRelays() {
+		r.Pause()
+		defer r.Continue()
+	}
 	var h handover
 	defer h.release()
 	file, err := m.handOver(&h, asker, id)
@@ -242,7 +246,7 @@ func (h *handover) release() {
 	for _, t := range h.Tasks {
 		fds = append(append(fds, t.PidFD), t.Streams.FDs()...)
 		for _, r := range t.Relays {
-			fds = append(fds, r.FD)
+			fds = append(fds, r.FDs()...)
 		}
 		for _, e := range t.Execs {
 			fds = append(fds, e.PidFD)

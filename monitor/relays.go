@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"slices"
 
 	"davit/monitor/relay"
 	"davit/oci/errdefs"
@@ -100,6 +101,17 @@ func (m *Monitor) closeRelays(c *container) {
 	clear(c.relays)
 }
 
+// allRelays returns the relays of all tasks.
+func (m *Monitor) allRelays() []*relay.Relay {
+	var all []*relay.Relay
+	for _, c := range m.all() {
+		c.mu.Lock()
+		all = slices.AppendSeq(all, maps.Values(c.relays))
+		c.mu.Unlock()
+	}
+	return all
+}
+
 // relayState is a relay on its way to the program of an upgrade.
 type relayState struct {
 	relay.State
@@ -124,8 +136,8 @@ func (c *container) takeRelays(states []relayState) error {
 	var errs []error
 	for _, s := range states {
 		r, err := relay.Take(s.State)
-		if err != nil {
-			errs = append(errs, err)
+		errs = append(errs, err)
+		if r == nil {
 			continue
 		}
 		if c.relays == nil {

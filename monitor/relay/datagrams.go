@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -23,10 +24,8 @@ func (r *Relay) datagrams(host *net.UDPConn) {
 	buffer := make([]byte, largestDatagram)
 	for {
 		n, from, err := host.ReadFromUDPAddrPort(buffer)
-		select {
-		case <-r.done:
+		if errors.Is(err, net.ErrClosed) || r.ctx.Err() != nil {
 			return
-		default:
 		}
 		if err != nil {
 			continue
@@ -45,7 +44,9 @@ func (r *Relay) datagrams(host *net.UDPConn) {
 			mu.Lock()
 			clients[from] = server
 			mu.Unlock()
-			r.keep(server)
+			if !r.note(server) {
+				return
+			}
 			go func() {
 				r.answers(host, server, from)
 				mu.Lock()
@@ -59,6 +60,24 @@ func (r *Relay) datagrams(host *net.UDPConn) {
 	}
 }
 
+// note keeps a socket for Close to find; false when that has been.
+func (r *Relay) note(conn *net.UDPConn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.others[conn] = struct{}{}
+	if r.closed {
+		conn.Close()
+	}
+	return !r.closed
+}
+
+func (r *Relay) forget(conn *net.UDPConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.others, conn)
+	conn.Close()
+}
+
 // answers passes packets back to one client, until nobody has said anything for a while.
 func (r *Relay) answers(host, server *net.UDPConn, client netip.AddrPort) {
 	buffer := make([]byte, largestDatagram)
@@ -67,10 +86,8 @@ func (r *Relay) answers(host, server *net.UDPConn, client netip.AddrPort) {
 		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
 			return
 		}
-		select {
-		case <-r.done:
+		if errors.Is(err, net.ErrClosed) {
 			return
-		default:
 		}
 		if err != nil {
 			continue // nobody listens there yet: the client may try again

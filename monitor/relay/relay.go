@@ -6,6 +6,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -15,58 +16,78 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"davit/kernel/sys"
 )
 
 // Relay is one socket of the host and where it leads.
 type Relay struct {
 	to     atomic.Pointer[netip.AddrPort]
 	socket socket
-	done   chan struct{} // closed when no more connections are taken
+	ctx    context.Context // ends when no more connections are taken, for good or for a pause
+	stop   context.CancelFunc
+	work   sync.WaitGroup // of who accepts and who carries connections
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
+	mu     sync.Mutex
+	paused bool
+	closed bool
+	pairs  map[*pair]struct{}
+	others map[*net.UDPConn]struct{}
 }
 
 // socket is a *net.TCPListener or a *net.UDPConn.
 type socket interface {
 	syscall.Conn
 	Close() error
-}
-
-// State is a relay on its way to the program of an upgrade.
-type State struct {
-	FD int            `json:"fd"`
-	To netip.AddrPort `json:"to"`
+	SetDeadline(time.Time) error
 }
 
 // Serve begins to accept on a socket that is bound, of which it takes a copy.
 func Serve(file *os.File, to netip.AddrPort) (*Relay, error) {
-	r := &Relay{done: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	r := &Relay{pairs: map[*pair]struct{}{}, others: map[*net.UDPConn]struct{}{}}
 	r.to.Store(&to)
 	kind, err := prepare(file)
+	if err == nil && kind == syscall.SOCK_DGRAM {
+		r.socket, err = packetSocket(file)
+	} else if err == nil {
+		r.socket, err = listeningSocket(file)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("relay to %s: %w", to, err)
 	}
-	if kind == syscall.SOCK_DGRAM {
-		packets, err := net.FilePacketConn(file)
-		if err != nil {
-			return nil, fmt.Errorf("relay to %s: %w", to, err)
-		}
-		udp := packets.(*net.UDPConn)
-		r.socket = udp
-		go r.datagrams(udp)
-		return r, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begin()
+	return r, nil
+}
+
+func packetSocket(file *os.File) (socket, error) {
+	packets, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, err
 	}
+	return packets.(*net.UDPConn), nil
+}
+
+func listeningSocket(file *os.File) (socket, error) {
 	listener, err := net.FileListener(file)
 	if err != nil {
-		return nil, fmt.Errorf("relay to %s: %w", to, err)
+		return nil, err
 	}
-	tcp := listener.(*net.TCPListener)
-	r.socket = tcp
-	go r.accept(tcp)
-	return r, nil
+	return listener.(*net.TCPListener), nil
+}
+
+// begin takes connections in, and goes on with those that there are. It is called with the mutex held.
+func (r *Relay) begin() {
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	switch s := r.socket.(type) {
+	case *net.UDPConn:
+		r.work.Go(func() { r.datagrams(s) })
+	case *net.TCPListener:
+		r.work.Go(func() { r.accept(s) })
+	}
+	for p := range r.pairs {
+		p.busy = true
+		r.work.Go(func() { r.carry(p) })
+	}
 }
 
 // backlog is how many connections wait to be accepted; the kernel has a limit of its own, net.core.somaxconn.
@@ -97,65 +118,37 @@ func prepare(file *os.File) (kind int, err error) {
 // Redirect lets new connections go elsewhere.
 func (r *Relay) Redirect(to netip.AddrPort) { r.to.Store(&to) }
 
-// Pass keeps the socket open for a program that this process executes; connections end with this one.
-func (r *Relay) Pass() (State, error) {
-	fd, err := sys.KeepOnExec(r.socket, true)
-	return State{fd, *r.to.Load()}, err
-}
-
-// Take goes on with what Pass left.
-func Take(s State) (*Relay, error) {
-	file := os.NewFile(uintptr(s.FD), "relay")
-	defer file.Close()
-	return Serve(file, s.To)
-}
-
 // linger is how long connections may go on when their container has ended: for what is on its way.
 const linger = time.Second
 
 // Close takes no more connections. Those that exist have a second to end.
 func (r *Relay) Close() error {
-	close(r.done)
-	err := r.socket.Close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for conn := range r.conns {
-		conn.SetDeadline(time.Now().Add(linger))
+	r.closed = true
+	r.stop()
+	err := r.socket.Close()
+	for p := range r.pairs {
+		p.deadline(time.Now().Add(linger))
+	}
+	for conn := range r.others {
+		conn.Close()
 	}
 	return err
 }
 
-// keep notes a connection, until forget.
-func (r *Relay) keep(conn net.Conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.conns[conn] = struct{}{}
-	select {
-	case <-r.done:
-		conn.SetDeadline(time.Now().Add(linger))
-	default:
-	}
-}
-
-func (r *Relay) forget(conn net.Conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.conns, conn)
-	conn.Close()
-}
-
-// accept takes connections in until the relay is closed.
+// accept takes connections in until the relay is closed or paused.
 func (r *Relay) accept(l *net.TCPListener) {
 	for {
 		conn, err := l.AcceptTCP()
 		switch {
 		case err == nil:
-			go r.carry(conn)
-		case errors.Is(err, net.ErrClosed):
+			r.work.Go(func() { r.connect(conn) })
+		case errors.Is(err, net.ErrClosed) || r.ctx.Err() != nil:
 			return
 		default: // out of descriptors, most likely: until some are free
 			select {
-			case <-r.done:
+			case <-r.ctx.Done():
 				return
 			case <-time.After(100 * time.Millisecond):
 			}
@@ -163,29 +156,37 @@ func (r *Relay) accept(l *net.TCPListener) {
 	}
 }
 
-// carry passes bytes both ways until both have ended. The kernel moves them (splice(2)).
-func (r *Relay) carry(client *net.TCPConn) {
-	r.keep(client)
-	defer r.forget(client)
-	server, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(*r.to.Load()))
+// connect finds a connection its other end.
+func (r *Relay) connect(client *net.TCPConn) {
+	var dialer net.Dialer
+	server, err := dialer.DialContext(r.ctx, "tcp", r.to.Load().String())
 	if err != nil {
 		client.SetLinger(0) // the client is told as by a closed port
+		client.Close()
 		return
 	}
-	r.keep(server)
-	defer r.forget(server)
-	var back sync.WaitGroup
-	back.Go(func() { stream(client, server) })
-	stream(server, client)
-	back.Wait()
+	p := &pair{client: client, server: server.(*net.TCPConn), busy: true}
+	r.mu.Lock()
+	r.pairs[p] = struct{}{}
+	switch {
+	case r.closed:
+		p.deadline(time.Now().Add(linger))
+	case r.paused:
+		p.interrupt()
+	}
+	r.mu.Unlock()
+	r.carry(p)
 }
 
-// stream copies one way, and passes the end on. After a failure nothing more can come the other way either.
-func stream(to, from *net.TCPConn) {
-	if _, err := to.ReadFrom(from); err != nil {
-		to.Close()
-		from.Close()
+// carry passes bytes both ways until both have ended, or the relay is paused.
+func (r *Relay) carry(p *pair) {
+	p.stream()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.busy = false
+	if r.paused && !p.ended() && !p.cut {
 		return
 	}
-	to.CloseWrite()
+	delete(r.pairs, p)
+	p.close()
 }

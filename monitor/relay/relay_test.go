@@ -122,18 +122,44 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
+// What is handed over goes on between two bytes, whichever way it goes and whether one end is closed.
 func TestHandedOver(t *testing.T) {
 	file, host := bound(t, syscall.SOCK_STREAM)
-	first := must(Serve(file, server(t, "one")))
-	state := must(first.Pass())
-	copied := must(syscall.Dup(state.FD))
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
+	r := must(Serve(file, server(t, "one,")))
+	open := must(net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(host)))
+	defer open.Close()
+	must(io.ReadFull(open, make([]byte, len("one,"))))
+	sent := make([]byte, 1<<20)
+	flood := make(chan error, 1)
+	go func() {
+		_, err := open.Write(sent)
+		flood <- errors.Join(err, open.CloseWrite())
+	}()
+	for range 3 {
+		r.Pause()
+		state := must(r.Pass())
+		for i := range state.Pairs { // as executing a program would: other descriptors of the same sockets
+			state.Pairs[i].Client, state.Pairs[i].Server = must(syscall.Dup(state.Pairs[i].Client)), must(syscall.Dup(state.Pairs[i].Server))
+		}
+		state.FD = must(syscall.Dup(state.FD))
+		for p := range r.pairs {
+			p.close()
+		}
+		r.Close()
+		r = must(Take(state))
 	}
-	second := must(Take(State{copied, state.To}))
-	defer second.Close()
-	if answer := say(t, host, ""); answer != "onegoodbye" {
+	defer func() { r.Close() }()
+	got := must(io.ReadAll(open))
+	if err := <-flood; err != nil || len(got) != len(sent)+len("goodbye") {
+		t.Errorf("%d bytes came back, %v", len(got), err)
+	}
+	if answer := say(t, host, ""); answer != "one,goodbye" {
 		t.Errorf("answer %q", answer)
+	}
+	r.Pause()
+	r.Continue()
+	if answer := say(t, host, ""); answer != "one,goodbye" {
+		t.Errorf("answer %q after a pause", answer)
 	}
 }
 
