@@ -134,6 +134,46 @@ func TestAwaitSeesEveryPublication(t *testing.T) {
 	}
 }
 
+// A record that nobody waits for is not lost when its transaction fails; one that somebody waits for is
+// theirs to undo.
+func TestJournalWritesAgainWhatFailed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	db, err := metadata.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := openJournal(db, t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.close()
+	if err := db.Close(); err != nil { // every transaction fails
+		t.Fatal(err)
+	}
+	j.saveLater(record("aaa", "later", false))
+	if err := j.save(record("bbb", "now", false)); err == nil {
+		t.Fatal("a record was saved in a closed database")
+	}
+	if j.db, err = metadata.Open(path); err != nil {
+		t.Fatal(err)
+	}
+	defer j.db.Close()
+	if err := j.save(record("ccc", "next", false)); err != nil {
+		t.Fatal(err)
+	}
+	all, err := j.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, r := range all {
+		ids = append(ids, r.ID)
+	}
+	if diff := cmp.Diff([]string{"aaa", "ccc"}, ids); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestFilters(t *testing.T) {
 	f := Filters{"label": {"a", "b=2"}, "label!": {"c"}, "name": {"^/web"}, "dangling": {"1"}}
 	for name, c := range map[string]struct {

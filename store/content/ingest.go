@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -73,12 +74,21 @@ type writer struct {
 	ingest
 	want    oci.Descriptor
 	partial int64 // bytes that were there when it was opened
+	useless bool  // nobody can continue it
 	release func()
 }
 
 // Writer begins or continues the ingest of the blob that desc names; a size of -1 is unknown. It waits
 // while another writer of the digest is open. When the blob is there it returns ErrExists.
 func (s *Store) Writer(ctx context.Context, desc oci.Descriptor) (Writer, error) {
+	w, err := s.writer(ctx, desc)
+	if err != nil {
+		return nil, err // not a nil *writer
+	}
+	return w, nil
+}
+
+func (s *Store) writer(ctx context.Context, desc oci.Descriptor) (*writer, error) {
 	if _, err := oci.ParseDigest(string(desc.Digest)); err != nil {
 		return nil, errdefs.As(errdefs.ErrInvalid, err)
 	}
@@ -189,6 +199,11 @@ func (w *writer) Close() error {
 	}
 	w.closed = true
 	defer w.release()
+	if w.useless || w.n == 0 {
+		if err := os.Remove(w.file.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is a blob now
+			return errors.Join(err, w.file.Close())
+		}
+	}
 	return w.file.Close()
 }
 

@@ -1,10 +1,13 @@
 package content
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"davit/oci"
@@ -64,5 +67,24 @@ func TestOldPartialsGo(t *testing.T) {
 	cancel()
 	if _, err := s.SweepIngests(stopped, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// What cannot be continued, or holds nothing, is not kept.
+func TestUselessPartialsGo(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	b, desc := randomBlob(1000)
+	broken := errors.New("broken")
+	if err := s.Put(t.Context(), desc, io.MultiReader(bytes.NewReader(b[:500]), iotest.ErrReader(broken))); !errors.Is(err, broken) || s.hasPartial(desc) {
+		t.Errorf("put: %v, partial %v", err, s.hasPartial(desc))
+	}
+	if err := mustWriter(t, s, desc).Close(); err != nil || s.hasPartial(desc) {
+		t.Errorf("an empty ingest: %v, partial %v", err, s.hasPartial(desc))
+	}
+	if err := s.Put(t.Context(), desc, bytes.NewReader(b)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.ReadAll(t.Context(), desc, 1000); err != nil || !bytes.Equal(got, b) {
+		t.Errorf("read %d bytes, %v", len(got), err)
 	}
 }

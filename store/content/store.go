@@ -161,13 +161,14 @@ func (s *Store) ReadAll(ctx context.Context, desc oci.Descriptor, limit int64) (
 // Put stores the blob that desc names from a reader of all its bytes; bytes of a blob that is there are
 // not read.
 func (s *Store) Put(ctx context.Context, desc oci.Descriptor, r io.Reader) error {
-	w, err := s.Writer(ctx, desc)
+	w, err := s.writer(ctx, desc)
 	if errors.Is(err, ErrExists) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	w.useless = true // the next one begins at the first byte as well
 	defer w.Close()
 	if err := w.Truncate(); err != nil { // r starts at the first byte
 		return fmt.Errorf("put blob %s: %w", desc.Digest, err)

@@ -65,6 +65,7 @@ func (d *smallDisk) commands() map[string]script.Cmd {
 		commands[name] = script.Command(script.CmdUsage{Summary: summary, Args: args}, run)
 	}
 	add("fill", "fill the disk but for some KiB", "[KiB]", d.fill)
+	add("fill-inodes", "make files until the disk takes no more, though it has room", "", d.fillInodes)
 	add("empty", "make room again", "", func(*script.State, ...string) (script.WaitFunc, error) {
 		return nil, os.RemoveAll(filepath.Join(d.dir, "ballast"))
 	})
@@ -104,6 +105,19 @@ func (d *smallDisk) fill(_ *script.State, args ...string) (script.WaitFunc, erro
 		err = os.Truncate(filepath.Join(dir, fmt.Sprintf("0-%d", n/16)), int64(15-n%16)*(64<<10))
 	}
 	return nil, err
+}
+
+// fillInodes makes empty files until there is no inode left.
+func (d *smallDisk) fillInodes(*script.State, ...string) (script.WaitFunc, error) {
+	for n := 0; ; n++ {
+		dir := filepath.Join(d.dir, "ballast", strconv.Itoa(n/1000))
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, nil
+		}
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(n)), nil, 0o600); err != nil {
+			return nil, nil
+		}
+	}
 }
 
 func (d *smallDisk) free(t *testing.T) {
