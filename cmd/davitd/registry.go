@@ -47,6 +47,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	})
 	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots, rules for repositories and upstreams, read again when it changes")
 	flags.BoolVar(&c.RedirectBlobs, "redirect-blobs", false, "with a bucket: send clients there for blobs, by signed addresses that they must be able to reach")
+	flags.BoolVar(&c.NoDeltas, "no-deltas", false, "send layers whole, also to engines that could do with what is new in them")
 	flags.BoolVar(&c.NoPages, "no-pages", false, "serve no web pages, only the API")
 	cacheFlags(flags, &c)
 	flags.StringVar(&c.AccessLog, "access-log", "", "file to append a line of JSON to for every request; - for standard output")

@@ -20,13 +20,27 @@ const deltaHeader = "Davit-Delta"
 const deltaDelay = 500 * time.Millisecond
 
 // MakeDeltas makes what deltas need of the images that are pushed, until ctx ends. Without it there are none.
-func (s *Server) MakeDeltas(ctx context.Context) { s.deltas.Run(ctx) }
+func (s *Server) MakeDeltas(ctx context.Context) {
+	if !s.options.NoDeltas {
+		s.deltas.Run(ctx)
+	}
+}
+
+// offerDeltas tells the engine that it may ask.
+func (s *Server) offerDeltas(h http.Header) {
+	if !s.options.NoDeltas {
+		h.Set(deltaHeader, "1")
+	}
+}
 
 // getDelta sends of a layer what differs from the layers that the client names as its own.
 func (s *Server) getDelta(r request) error {
 	want, err := r.digest()
 	if err != nil {
 		return err
+	}
+	if s.options.NoDeltas {
+		return noDelta(errdefs.NotFound("this registry sends no deltas"))
 	}
 	query := r.URL.Query()
 	var have []oci.Digest

@@ -171,6 +171,7 @@ func TestDeltaIsRefused(t *testing.T) {
 	}
 	f.want(200, "GET", deltaPath(layers[1], layers[0]), nil)
 	f.want(404, "GET", deltaPath(layers[1]), nil)
+	f.want(200, "GET", deltaPath(layers[1])+"&most=100", nil)
 	f.want(404, "GET", strings.Replace(deltaPath(layers[1], layers[0]), "/app/", "/other/", 1), nil)
 	f.want(400, "GET", deltaPath("sha256:short"), nil)
 	f.want(400, "GET", deltaPath(layers[1], "sha256:short"), nil)
@@ -179,6 +180,16 @@ func TestDeltaIsRefused(t *testing.T) {
 	// A layer of another repository is nothing that this one's client may name.
 	f.want(201, "POST", "/v2/other/blobs/uploads/?digest="+string(oci.DigestOf([]byte(zipped(t, version(7))))), strings.NewReader(zipped(t, version(7))))
 	f.want(404, "GET", deltaPath(layers[1], oci.DigestOf([]byte(zipped(t, version(7))))), nil)
+}
+
+func TestNoDeltas(t *testing.T) {
+	f := startWith(t, Options{NoDeltas: true})
+	layers, _ := f.versions(2, false)
+	f.registry.MakeDeltas(t.Context())
+	f.want(404, "GET", deltaPath(layers[1], layers[0]), nil)
+	if header, _ := f.want(200, "HEAD", "/v2/app/manifests/v1", nil); header.Get("Davit-Delta") != "" {
+		t.Error("a manifest says that there are deltas")
+	}
 }
 
 // Layers that are no archives, or that decompress to nearly nothing but zeros, have no lists, and that does

@@ -58,7 +58,7 @@ func (s *Server) getManifest(r request) error {
 	header.Set("Content-Type", e.MediaType)
 	header.Set("Content-Length", strconv.Itoa(len(content)))
 	header.Set("Etag", `"`+string(d)+`"`)
-	header.Set(deltaHeader, "1")
+	s.offerDeltas(header)
 	if r.Header.Get("If-None-Match") == `"`+string(d)+`"` {
 		header.Del("Content-Length")
 		r.w.WriteHeader(http.StatusNotModified)
@@ -122,7 +122,7 @@ func (s *Server) putManifest(r request) error {
 	}
 	if doc.Subject != nil {
 		r.w.Header().Set("OCI-Subject", string(doc.Subject.Digest))
-	} else if oci.IsManifest(e.MediaType) {
+	} else if oci.IsManifest(e.MediaType) && !s.options.NoDeltas {
 		s.deltas.Note(r.repo.name, d)
 	}
 	for _, tag := range r.URL.Query()["tag"] {

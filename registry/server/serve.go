@@ -36,6 +36,7 @@ type Config struct {
 	Rules         string           // file of Rules; empty: none
 	RedirectBlobs bool             // see Options
 	NoPages       bool             // no pages for people
+	NoDeltas      bool             // see Options
 	Upstreams     []cache.Upstream // beside those of the file
 	CacheSize     int64            // see Server.LimitCache
 	CacheAge      time.Duration
@@ -93,7 +94,7 @@ func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error)
 	if err != nil {
 		return nil, err
 	}
-	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable, NoPages: config.NoPages, RedirectBlobs: config.RedirectBlobs}
+	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable, NoPages: config.NoPages, NoDeltas: config.NoDeltas, RedirectBlobs: config.RedirectBlobs}
 	if config.Rules != "" && config.Htpasswd != "" {
 		return nil, errdefs.Invalid("the htpasswd file is named in %s when there are rules, not by a flag", config.Rules)
 	}

@@ -69,6 +69,7 @@ type Options struct {
 	AccessLog     *slog.Logger  // gets a record for every request; nil: none
 	RedirectBlobs bool          // send clients to the store itself for blobs, where it has addresses for them
 	NoPages       bool          // serve programs only
+	NoDeltas      bool          // make no chunk lists, and send layers whole
 }
 
 // Authorizer decides whether a request may do an action to a repository.
