@@ -31,6 +31,7 @@ func newGuarded(t *testing.T) *guarded {
 	six := w.run("six", "six", tcp(8086, 80))
 	w.serve(g.web.ns, "tcp", ":80")
 	w.serve(six.ns, "tcp", ":80")
+	g.web.carry()
 	return g
 }
 
@@ -102,9 +103,11 @@ func TestUFW(t *testing.T) {
 	g.eventuallyNot(g.outside, hostAddr+":8080")
 	g.alive()
 	g.misses(g.outside, "tcp", "[2001:db8::1]:8086")
+	g.misses(g.outside, "tcp", "[2001:db8::1]:8080")
 
 	ufw("allow", "8080/tcp")
 	g.eventually(g.outside, hostAddr+":8080", outsideAddr)
+	g.reaches(g.outside, "tcp", "[2001:db8::1]:8080", "172.17.0.1")
 	g.misses(g.outside, "tcp", "[2001:db8::1]:8086")
 	ufw("delete", "allow", "8080/tcp")
 	g.eventuallyNot(g.outside, hostAddr+":8080")
@@ -155,9 +158,11 @@ func TestFirewalld(t *testing.T) {
 	g.eventually(g.outside, hostAddr+":8080", outsideAddr)
 	cmd := g.firewalld()
 	g.eventuallyNot(g.outside, hostAddr+":8080")
+	g.misses(g.outside, "tcp", "[2001:db8::1]:8080")
 	g.alive()
 	cmd("--add-port=8080/tcp")
 	g.eventually(g.outside, hostAddr+":8080", outsideAddr)
+	g.reaches(g.outside, "tcp", "[2001:db8::1]:8080", "172.17.0.1")
 	cmd("--remove-port=8080/tcp")
 	g.eventuallyNot(g.outside, hostAddr+":8080")
 	cmd("--add-rich-rule=rule family=ipv4 source address=" + outsideAddr + " port port=8080 protocol=tcp accept")
