@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"io"
 	"log/slog"
@@ -285,6 +286,62 @@ func TestRulesOfCopies(t *testing.T) {
 		f.want(200, "GET", "/v2/"+change.works+"/team/app/tags/list", nil)
 	}
 	f.want(401, "GET", "/v2/mirror/team/app/manifests/v1", nil)
+}
+
+// The example's file says what it means to.
+func TestExampleOfCache(t *testing.T) {
+	content, err := os.ReadFile("../../examples/registry-cache/cache.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	password := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(password, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rules := filepath.Join(t.TempDir(), "cache.json")
+	content = bytes.Replace(content, []byte("/etc/davit/hub.token"), []byte(password), 1)
+	if err := os.WriteFile(rules, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	registry, err := open(t.Context(), Config{Root: t.TempDir(), Rules: rules}, discarded())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(registry.closeCache)
+	for request, want := range map[string]string{
+		"http://c/v2/dockerhub/nginx/manifests/1":                               "docker.io/library/nginx",
+		"http://c/v2/nginx/manifests/1":                                         "docker.io/library/nginx",
+		"http://c/v2/bitnami/nginx/manifests/1?ns=docker.io":                    "docker.io/bitnami/nginx",
+		"http://c:5000/v2/quay.io/a/b/manifests/1":                              "quay.io/a/b",
+		"http://c/v2/a/b/manifests/1?ns=quay.io":                                "quay.io/a/b",
+		"http://ghcr.cache.example:5000/v2/a/b/manifests/1":                     "ghcr.io/a/b",
+		"http://c/v2/registry.example_5000/a/manifests/1":                       "registry.example_5000/a",
+		"http://ghcr.cache.example/v2/a/manifests/1?ns=registry.example%3A5000": "registry.example_5000/a",
+		"http://c/v2/a/b/manifests/1?ns=gcr.io":                                 "",
+	} {
+		r := httptest.NewRequest("GET", request, nil)
+		route, name, _, _ := parse(r.URL.Path)
+		if target, _ := registry.target(route, r, name); target.Name != want {
+			t.Errorf("%s is about %q, want %q", request, target.Name, want)
+		}
+	}
+	for mistake, want := range map[string]string{
+		`"quay.io"}`:               `"quay.io", "default": true}`,
+		`"quay.io"},`:              `"quay.io", "prefixes": ["dockerhub"]},`,
+		`"passwordFile"`:           `"password": "x", "passwordFile"`,
+		`"30s"`:                    `30`,
+		`"tagTTL": "30s"`:          `"tagttll": "30s"`,
+		`"http://10.0.0.5:5000"`:   `"10.0.0.5:5000"`,
+		`"name": "docker.io"`:      `"name": "docker.io/library"`,
+		`"prefixes": ["dockerhub"`: `"prefixes": ["Hub"`,
+	} {
+		if err := os.WriteFile(rules, bytes.Replace(content, []byte(mistake), []byte(want), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := open(t.Context(), Config{Root: t.TempDir(), Rules: rules}, discarded()); err == nil {
+			t.Errorf("%s is taken", want)
+		}
+	}
 }
 
 // A store whose uploads cannot be read, as that of a bucket, gets what arrived in a directory.
