@@ -1,9 +1,8 @@
-// Package s3test runs real S3 servers on loopback for tests: MinIO and versitygw, in fixed versions, built
-// by the go command when they are not in .cache/s3 yet.
+// Package s3test runs real S3 servers on loopback for tests: MinIO and versitygw, as test/prepare-s3 builds
+// them.
 package s3test
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -19,21 +18,18 @@ const user, password = "davit-test", "davit-test-secret"
 
 // program is one server.
 type program struct {
-	module, version, path string // path of the main package
-	args                  func(address, data string) []string
-	env                   []string
+	args func(address, data string) []string
+	env  []string
 }
 
 var programs = map[string]program{
 	"minio": {
-		"github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c", "",
 		func(address, data string) []string {
 			return []string{"server", "--quiet", "--address", address, "--console-address", "127.0.0.1:0", data}
 		},
 		[]string{"MINIO_ROOT_USER=" + user, "MINIO_ROOT_PASSWORD=" + password, "MINIO_UPDATE=off", "MINIO_CI_CD=1"},
 	},
 	"versitygw": {
-		"github.com/versity/versitygw", "v1.8.0", "/cmd/versitygw",
 		func(address, data string) []string {
 			return []string{"--port", address, "--quiet", "posix", data}
 		},
@@ -51,7 +47,7 @@ type Server struct {
 func Start(t *testing.T, name string) Server {
 	t.Helper()
 	p := programs[name]
-	binary := install(t, p, name)
+	binary := prepare(t, name)
 	data := t.TempDir()
 	if err := os.Mkdir(filepath.Join(data, "registry"), 0o755); err != nil { // a directory is a bucket
 		t.Fatal(err)
@@ -98,21 +94,17 @@ func waitReady(t *testing.T, name, address string) {
 	t.Fatalf("%s does not answer after 30 s", name)
 }
 
-// install returns the program's path, building it first if need be.
-func install(t *testing.T, p program, name string) string {
+// prepare returns the program's path, built if need be.
+func prepare(t *testing.T, name string) string {
 	t.Helper()
-	dir := filepath.Join(root(t), ".cache", "s3", name+"@"+p.version)
-	binary := filepath.Join(dir, name)
-	if _, err := os.Stat(binary); err == nil {
-		return binary
+	cmd := exec.Command(filepath.Join(root(t), "test", "prepare-s3"), name)
+	var progress strings.Builder
+	cmd.Stderr = &progress
+	path, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("prepare %s: %v\n%s", name, err, progress.String())
 	}
-	build := exec.Command("go", "install", fmt.Sprintf("%s%s@%s", p.module, p.path, p.version))
-	build.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
-	build.Dir = t.TempDir()
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("install %s %s: %v\n%s", p.module, p.version, err, out)
-	}
-	return binary
+	return strings.TrimSpace(string(path))
 }
 
 // root is the directory of davit's sources.

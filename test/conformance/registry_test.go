@@ -16,9 +16,6 @@ import (
 // suite is the distribution specification's own conformance program.
 const suite = "github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111"
 
-// gateway is an S3 server that keeps a bucket as a directory.
-const gateway = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
-
 // The registry passes every test of the released specification and of the coming one, whether its content
 // lies in a directory or in a bucket.
 func TestRegistry(t *testing.T) {
@@ -26,29 +23,22 @@ func TestRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	davit, cache := filepath.Join(root, "bin", "davit"), filepath.Join(root, ".cache")
-	judge := install(t, suite, filepath.Join(cache, "bin"), "conformance")
+	programs := filepath.Join(root, ".cache", "bin")
+	install := exec.Command("go", "install", suite)
+	install.Env = append(os.Environ(), "GOBIN="+programs, "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
+	install.Dir = t.TempDir()
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("install %s: %v\n%s", suite, err, out)
+	}
+	davit, judge := filepath.Join(root, "bin", "davit"), filepath.Join(programs, "conformance")
 	t.Run("directory", func(t *testing.T) { conform(t, judge, serveRegistry(t, davit, t.TempDir())) })
 	t.Run("bucket", func(t *testing.T) {
-		server := install(t, gateway, filepath.Join(cache, "s3", "versitygw@v1.8.0"), "versitygw")
-		conform(t, judge, serveRegistry(t, davit, serveBucket(t, server)))
+		server, err := exec.Command(filepath.Join(root, "test", "prepare-s3"), "versitygw").Output()
+		if err != nil {
+			t.Fatalf("prepare an S3 server: %v", err)
+		}
+		conform(t, judge, serveRegistry(t, davit, serveBucket(t, strings.TrimSpace(string(server)))))
 	})
-}
-
-// install returns the path of a program, built if it is not there.
-func install(t *testing.T, module, dir, name string) string {
-	t.Helper()
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err == nil && strings.Contains(dir, "@") {
-		return path
-	}
-	cmd := exec.Command("go", "install", module)
-	cmd.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
-	cmd.Dir = t.TempDir()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("install %s: %v\n%s", module, err, out)
-	}
-	return path
 }
 
 // serveBucket runs an S3 server until the test ends, and returns its bucket as a registry takes it.

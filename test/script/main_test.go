@@ -27,6 +27,14 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	s3, err := exec.Command("../prepare-s3", "versitygw").Output()
+	if err == nil {
+		err = os.Setenv("PATH", filepath.Dir(string(s3))+":"+os.Getenv("PATH"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prepare an S3 server:", err)
+		os.Exit(1)
+	}
 	child := exec.Command("/proc/self/exe", os.Args[1:]...)
 	child.ExtraFiles = []*os.File{outside} // descriptor 3: where packages come from
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr

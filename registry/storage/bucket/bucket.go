@@ -88,11 +88,18 @@ func parse(root string) (*Store, error) {
 	if !ok {
 		return nil, errdefs.Invalid("invalid lookup %q of bucket %s: want path or dns", query.Get("lookup"), u.Host)
 	}
+	secure := at.Scheme == "https"
+	transport, err := minio.DefaultTransport(secure)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", u.Host, err)
+	}
+	transport.MaxIdleConnsPerHost = transport.MaxIdleConns // there is one host
 	client, err := minio.NewCore(at.Host, &minio.Options{
 		Creds: credentials.NewChainCredentials([]credentials.Provider{
 			&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}, &credentials.IAM{},
 		}),
-		Secure:       at.Scheme == "https",
+		Secure:       secure,
+		Transport:    transport,
 		Region:       region(query),
 		BucketLookup: lookup,
 		MaxRetries:   4,
