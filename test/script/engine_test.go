@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,7 +16,8 @@ import (
 // engine is the davitd under test.
 type engine struct {
 	bin, root string
-	data      string // its --data-root
+	data      string   // its --data-root
+	links     []string // network devices that were there before it
 	log       *os.File
 	process   *exec.Cmd
 }
@@ -36,7 +38,7 @@ func newEngineIn(t *testing.T, data string) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{bin: filepath.Join(repository(t), "bin"), root: root, data: data, log: log}
+	e := &engine{bin: filepath.Join(repository(t), "bin"), root: root, data: data, links: links(t), log: log}
 	if e.data == "" {
 		e.data = filepath.Join(root, "data")
 	}
@@ -125,6 +127,11 @@ func (e *engine) close(t *testing.T) {
 		t.Logf("davitd's log:\n%s", log[max(0, len(log)-8000):])
 	}
 	e.stopMonitor(t)
+	for _, link := range links(t) { // its bridges, which hold the addresses that the next engine of these tests takes
+		if !slices.Contains(e.links, link) {
+			e.must(t, "ip", "link", "delete", link)
+		}
+	}
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + filepath.Base(e.root))
 	for _, group := range groups { // the parent that the engine was given is this test's to remove
 		if err := os.Remove(group); err != nil {

@@ -109,10 +109,6 @@ func (e *engine) residue(t *testing.T) map[string][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	links, err := exec.Command("ip", "-o", "link").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	groups, err := exec.Command("sh", "-c", "find /sys/fs/cgroup -mindepth 2 -type d -path '*"+filepath.Base(e.root)+"/*' | sort").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +116,7 @@ func (e *engine) residue(t *testing.T) map[string][]string {
 	davit := filepath.Join(e.bin, "davit")
 	return map[string][]string{
 		"mount":         strings.Split(string(mounts), "\n"),
-		"interface":     linkNames(string(links)),
+		"interface":     links(t),
 		"control group": strings.Fields(string(groups)),
 		"container":     strings.Fields(e.must(t, davit, "ps", "-aq")),
 		"volume":        strings.Fields(e.must(t, davit, "volume", "ls", "-q")),
@@ -128,12 +124,18 @@ func (e *engine) residue(t *testing.T) map[string][]string {
 	}
 }
 
-// linkNames takes the names out of ip -o link's lines.
-func linkNames(lines string) []string {
+// links are the names of network devices.
+func links(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.Command("ip", "-o", "link").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var names []string
-	for line := range strings.SplitSeq(lines, "\n") {
+	for line := range strings.SplitSeq(string(out), "\n") {
 		if fields := strings.Fields(line); len(fields) > 1 {
-			names = append(names, fields[1])
+			name, _, _ := strings.Cut(strings.TrimSuffix(fields[1], ":"), "@")
+			names = append(names, name)
 		}
 	}
 	return names
