@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 
 	"github.com/moby/moby/api/types/container"
@@ -64,6 +65,9 @@ func (a *app) logs(ctx context.Context, name string, query url.Values) error {
 		return err
 	}
 	defer response.Body.Close()
+	if lost := response.Header["Davit-Lost"]; lost != "" {
+		fmt.Fprintln(a.err, "davit: the log is not complete:", lost)
+	}
 	if inspected.Config != nil && inspected.Config.Tty {
 		_, err = copyTo(a.out, response.Body)
 		return err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"davit/engine/container"
@@ -13,6 +14,7 @@ import (
 type Log struct {
 	Tty     bool
 	Entries iter.Seq2[logs.Entry, error]
+	Lost    string // what of a running container's output is not there, and why; empty: nothing
 }
 
 // Logs returns a container's output. Following ends when its program does.
@@ -40,7 +42,23 @@ func (v *Views) Logs(ctx context.Context, name string, o logs.Options) (Log, err
 			})
 		}()
 	}
-	return Log{Tty: r.Config.Tty, Entries: logs.Read(ctx, r.LogPath, o)}, nil
+	return Log{Tty: r.Config.Tty, Entries: logs.Read(ctx, r.LogPath, o), Lost: v.lostOutput(ctx, r)}, nil
+}
+
+// lostOutput says whether the monitor could not write some of a running container's output, as on a full disk.
+func (v *Views) lostOutput(ctx context.Context, r *container.Record) string {
+	if !up(r.State.Status) {
+		return ""
+	}
+	monitor, err := v.link.find(ctx)
+	if err != nil {
+		return ""
+	}
+	s, err := monitor.State(ctx, r.ID, "")
+	if err != nil || s.LogErrors == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d pieces of output could not be written: %s", s.LogErrors, s.LogError)
 }
 
 // ClearLogs empties a container's log, which docker has no word for.

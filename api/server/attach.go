@@ -227,6 +227,9 @@ func (s *Server) logs(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", streamKind(r, log.Tty))
+	if log.Lost != "" {
+		w.Header().Set("Davit-Lost", log.Lost)
+	}
 	w.WriteHeader(http.StatusOK)
 	flush(w)
 	if err := writeLog(flushing{w}, log, r.flag("timestamps")); err != nil {
