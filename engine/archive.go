@@ -21,8 +21,8 @@ import (
 // Archives reads and writes containers' files, as tar archives.
 type Archives struct{ *shared }
 
-// reach finds a container and opens its files.
-func (x *Archives) reach(ctx context.Context, name, file string) (*container.Record, *filesystem, error) {
+// reach finds a container and opens its files, to write to them or to read only.
+func (x *Archives) reach(ctx context.Context, name, file string, write bool) (*container.Record, *filesystem, error) {
 	a, err := x.roster.find(name)
 	if err != nil {
 		return nil, nil, err
@@ -31,13 +31,13 @@ func (x *Archives) reach(ctx context.Context, name, file string) (*container.Rec
 		return nil, nil, errdefs.Invalid("bad parameter: missing path")
 	}
 	r := a.record()
-	f, err := x.open(ctx, r, file)
+	f, err := x.open(ctx, r, file, write)
 	return r, f, err
 }
 
 // Stat describes a path in a container; a link is described itself.
 func (x *Archives) Stat(ctx context.Context, name, file string) (wire.PathStat, error) {
-	_, f, err := x.reach(ctx, name, file)
+	_, f, err := x.reach(ctx, name, file, false)
 	if err != nil {
 		return wire.PathStat{}, err
 	}
@@ -80,7 +80,7 @@ func (f *filesystem) target(parent *os.File, base, file string) string {
 
 // Get returns a tar archive of a path in a container, rooted at its last part, and its description.
 func (x *Archives) Get(ctx context.Context, name, file string) (wire.PathStat, io.ReadCloser, error) {
-	r, f, err := x.reach(ctx, name, file)
+	r, f, err := x.reach(ctx, name, file, false)
 	if err != nil {
 		return wire.PathStat{}, nil, err
 	}
@@ -143,7 +143,7 @@ type PutOptions struct {
 
 // Put extracts a tar archive, compressed or not, into a directory of a container.
 func (x *Archives) Put(ctx context.Context, name, file string, tar io.Reader, o PutOptions) error {
-	r, f, err := x.reach(ctx, name, file)
+	r, f, err := x.reach(ctx, name, file, true)
 	if err != nil {
 		return err
 	}

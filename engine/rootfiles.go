@@ -36,8 +36,9 @@ type filesystem struct {
 }
 
 // open reaches a container's files: those of a running one through its first process, so that its
-// mounts are there too; those of another from its layers, or for a path in a volume from that.
-func (s *shared) open(ctx context.Context, r *container.Record, name string) (*filesystem, error) {
+// mounts are there too; those of another from its layers, or for a path in a volume from that. Reading needs
+// no place on the disk.
+func (s *shared) open(ctx context.Context, r *container.Record, name string, write bool) (*filesystem, error) {
 	rw := !r.HostConfig.ReadonlyRootfs
 	if r.State.Status.Alive() {
 		dir, err := os.OpenFile(procRoot(r.State.Pid), oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
@@ -57,7 +58,7 @@ func (s *shared) open(ctx context.Context, r *container.Record, name string) (*f
 	if err != nil {
 		return nil, err
 	}
-	dir, err := s.Host.MountRoot(ctx, root, false)
+	dir, err := s.Host.MountRoot(ctx, root, !write)
 	if err != nil {
 		return nil, fmt.Errorf("reach container's files: %w", err)
 	}
