@@ -121,23 +121,28 @@ func (l *lifecycle) ended(r *container.Record, s task.State) (*container.Record,
 	return ended, decision
 }
 
-// teardown gives back addresses, ports, the task's cgroup and mounted volumes.
+// teardown gives back addresses, ports, the task's cgroup and mounted volumes. What goes now does not wait
+// for the monitor, which takes the cgroup away later in any case.
 func (l *lifecycle) teardown(r *container.Record) {
 	var all sync.WaitGroup
 	all.Go(func() { l.detach(r.ID) })
-	all.Go(func() {
-		client, err := l.link.find(l.context)
-		if err != nil {
-			l.Log.Error("delete task", "container", r.ID, "error", err)
-			return
-		}
-		l.deleteTask(client, r.ID)
-	})
 	if r.GoesNow() {
+		go l.forgetTask(r.ID)
 		all.Go(func() { l.removeSnapshot(r.ID) }) // its processes are gone; remove finds nothing left to do
+	} else {
+		all.Go(func() { l.forgetTask(r.ID) })
 	}
 	all.Wait()
 	l.unmountVolumes(r)
+}
+
+func (l *lifecycle) forgetTask(id string) {
+	client, err := l.link.find(l.context)
+	if err != nil {
+		l.Log.Error("delete task", "container", id, "error", err)
+		return
+	}
+	l.deleteTask(client, id)
 }
 
 // scheduleRetry starts a container again after a while, unless it is stopped or removed before.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"davit/monitor/stdio"
 	"davit/task"
 )
@@ -72,6 +74,7 @@ func (m *Monitor) adopt(ctx context.Context, c *container) error {
 		c.streams.Finish()
 		return nil
 	}
+	c.noteStarted(ctx)
 	c.noteLost(lost)
 	m.log.Info("task adopted", "task", c.id, "status", c.state.Status, "lost", c.state.Lost)
 	m.record(c)
@@ -80,6 +83,16 @@ func (m *Monitor) adopt(ctx context.Context, c *container) error {
 		m.watchExit(c)
 	}
 	return nil
+}
+
+// noteStarted corrects a record from before the start of its task, which is written a moment after it.
+func (c *container) noteStarted(ctx context.Context) {
+	if c.state.Status != task.StatusCreated {
+		return
+	}
+	if s, err := c.runtime.State(ctx); err == nil && s.Status != specs.StateCreated {
+		c.change(func(s *task.State) { s.Status, s.StartedAt = task.StatusRunning, time.Now() })
+	}
 }
 
 // noteLost says in the state what died with the monitor.

@@ -159,8 +159,20 @@ func (m *Monitor) start(ctx context.Context, id string) (reply, error) {
 	}
 	s := c.change(func(s *task.State) { s.Status, s.StartedAt = task.StatusRunning, time.Now() })
 	m.watchMemory(c)
-	m.record(c)
-	return reply{body: s, after: func() { m.watchExit(c) }}, nil
+	return reply{body: s, after: func() {
+		m.watchExit(c)
+		m.recordRunning(c)
+	}}, nil
+}
+
+// recordRunning records that a task was started, unless its end has been recorded by now. A successor that
+// finds the record from before sees by the task itself that it runs.
+func (m *Monitor) recordRunning(c *container) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if c.current().Status != task.StatusStopped {
+		m.record(c)
+	}
 }
 
 // startFailed notes that a task's program never ran.
