@@ -25,13 +25,11 @@ const (
 	literalBits  = 11 // that index the first table of literals and lengths
 	distanceBits = 8
 	lengthBits   = 7 // of the code of code lengths: its longest
-	// tableSize is room for the first table and all subtables that a code of 288 symbols of up to 15 bits
-	// can need: a subtable of 2^k entries stands for at least 2^(k-1) + 1 symbols.
-	tableSize = 1<<literalBits + 2*288
 )
 
-// table decodes one code. Its size is a power of two above tableSize, so that masked indexes need no
-// bounds check.
+// table decodes one code: 2^11 entries and then all subtables that a code of 288 symbols of up to 15 bits
+// can need. A subtable of 2^k entries stands for at least 2^(k-1) + 1 symbols, so that they have 576
+// entries at most. The size is a power of two, so that masked indexes need no bounds check.
 type table [4096]entry
 
 var errCode = errors.New("invalid code")

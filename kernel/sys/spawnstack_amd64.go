@@ -11,6 +11,7 @@ func cloneOnStack(args *cloneArgs, size uintptr, call *spawnCall) (pid, errno ui
 
 // becomeChild is where cloneOnStack's child begins.
 //
+//lint:ignore U1000 assembly calls it
 //go:norace
 //go:nosplit
 func becomeChild(c *spawnCall) {
