@@ -26,6 +26,10 @@ func (r result) at(fraction float64) time.Duration {
 }
 func (r result) median() time.Duration { return r.at(0.5) }
 
+// settle is a pause before each turn, so that none is measured while what another left behind (processes
+// and namespaces that end after the command) is still being cleared away.
+const settle = 100 * time.Millisecond
+
 // race lets the contenders do the work in turns, after one unmeasured round. The first is davit, which has
 // to succeed.
 func race(rounds int, contenders ...contender) ([]result, error) {
@@ -35,10 +39,11 @@ func race(rounds int, contenders ...contender) ([]result, error) {
 	}
 	for round := range rounds + 1 {
 		for i, c := range contenders {
-			begin := time.Now()
 			if results[i].failed {
 				continue
 			}
+			time.Sleep(settle)
+			begin := time.Now()
 			if err := c.do(); err != nil && i > 0 {
 				leaveOut(c.name, err)
 				results[i].failed = true
