@@ -121,16 +121,13 @@ func (l *lifecycle) ended(r *container.Record, s task.State) (*container.Record,
 	return ended, decision
 }
 
-// teardown gives back addresses, ports, the task's cgroup and mounted volumes. What goes now does not wait
-// for the monitor, which takes the cgroup away later in any case.
+// teardown gives back addresses, ports, the task's cgroup and mounted volumes.
 func (l *lifecycle) teardown(r *container.Record) {
 	var all sync.WaitGroup
 	all.Go(func() { l.detach(r.ID) })
+	all.Go(func() { l.forgetTask(r.ID) })
 	if r.GoesNow() {
-		go l.forgetTask(r.ID)
 		all.Go(func() { l.removeSnapshot(r.ID) }) // its processes are gone; remove finds nothing left to do
-	} else {
-		all.Go(func() { l.forgetTask(r.ID) })
 	}
 	all.Wait()
 	l.unmountVolumes(r)
