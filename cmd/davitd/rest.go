@@ -7,7 +7,7 @@ import (
 )
 
 // restAfter is how long after the last request an engine counts as quiet.
-const restAfter = 3 * time.Second
+const restAfter = 2 * time.Second
 
 // resting passes requests on, and gives memory back to the kernel once none has come or ended for a
 // while: what a burst needed is not held for the next one.
