@@ -30,6 +30,9 @@ func (m *Monitor) adoptAll(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
+	if err := m.runtime.Clear(ctx); err != nil {
+		m.log.Error("clean up what was interrupted", "error", err)
+	}
 	for _, id := range ids {
 		if known[id] {
 			continue

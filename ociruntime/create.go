@@ -48,7 +48,7 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	}
 	n := &creation{runtime: r, id: id, options: o}
 	defer n.release()
-	for _, do := range []func() error{n.outline, n.listen, n.makeCgroup, n.clone, n.makePlan, n.handOver} {
+	for _, do := range []func() error{n.outline, n.note, n.listen, n.makeCgroup, n.clone, n.makePlan, n.handOver} {
 		if err := do(); err != nil {
 			return nil, errors.Join(err, n.undo())
 		}
@@ -67,6 +67,9 @@ func (n *creation) outline() (err error) {
 	}
 	return n.openJoins()
 }
+
+// note keeps the spec before anything is made of it: Clear finds the cgroup by it.
+func (n *creation) note() error { return n.runtime.store.SaveSpec(n.id, n.options.Spec) }
 
 // listen makes the socket on which the parked init accepts. Its path may be longer than a socket
 // address, so it is named through a descriptor of its directory.
@@ -309,9 +312,6 @@ func (n *creation) record() (*Container, error) {
 	}
 	if spec.Root != nil {
 		c.record.Rootfs = n.absolute(spec.Root.Path)
-	}
-	if err := n.runtime.store.SaveSpec(n.id, spec); err != nil {
-		return nil, err
 	}
 	if err := n.runtime.store.Save(c.record); err != nil {
 		return nil, err

@@ -91,6 +91,40 @@ func (r *Runtime) Load(ctx context.Context, id string) (*Container, error) {
 // List returns the ids of all containers in the state directory, sorted.
 func (r *Runtime) List(ctx context.Context) ([]string, error) { return r.store.List() }
 
+// Clear removes what was left by each Create that was interrupted by the end of its program, before there
+// was a container to Load. No other program may be creating containers meanwhile.
+func (r *Runtime) Clear(ctx context.Context) error {
+	ids, err := r.store.Unfinished()
+	errs := []error{err}
+	for _, id := range ids {
+		errs = append(errs, r.clear(ctx, id))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Runtime) clear(ctx context.Context, id string) error {
+	spec, err := r.store.LoadSpec(id)
+	if errors.Is(err, errdefs.ErrNotFound) || err == nil && spec.Linux == nil {
+		return r.store.Remove(id)
+	}
+	if err != nil {
+		return err
+	}
+	n := &creation{runtime: r, id: id, options: CreateOptions{Spec: spec}}
+	group, err := cgroup.Load(n.cgroupConfig(0).Path)
+	if errors.Is(err, errdefs.ErrNotFound) || r.systemd {
+		return r.store.Remove(id)
+	}
+	if err != nil {
+		return fmt.Errorf("clear container %q: %w", id, err)
+	}
+	defer group.Close()
+	if err := group.Kill(ctx); err != nil {
+		return fmt.Errorf("clear container %q: %w", id, err)
+	}
+	return errors.Join(group.Delete(ctx), r.store.Remove(id))
+}
+
 // openSame returns a pidfd of the process with this id and start time, or nil when that is gone.
 func openSame(pid int, startTime uint64) (*os.File, error) {
 	pidfd, err := sys.OpenPid(pid)

@@ -131,14 +131,19 @@ func (s *Store) read(id, name string, into any) error {
 }
 
 // List returns the ids of all containers, sorted.
-func (s *Store) List() ([]string, error) {
+func (s *Store) List() ([]string, error) { return s.list(true) }
+
+// Unfinished returns the ids that were reserved and have no record.
+func (s *Store) Unfinished() ([]string, error) { return s.list(false) }
+
+func (s *Store) list(recorded bool) ([]string, error) {
 	entries, err := os.ReadDir(s.root)
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
 	var ids []string
 	for _, e := range entries {
-		if _, err := os.Stat(filepath.Join(s.root, e.Name(), "state.json")); err == nil {
+		if _, err := os.Stat(filepath.Join(s.root, e.Name(), "state.json")); (err == nil) == recorded {
 			ids = append(ids, e.Name())
 		}
 	}
