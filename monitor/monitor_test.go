@@ -232,12 +232,15 @@ func TestFollowLogs(t *testing.T) {
 	input := e.attach(task.AttachRequest{Task: "talks", Stdin: true})
 	done := make(chan struct{})
 	var lines []string
-	finished := make(chan struct{})
+	all, finished := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(finished)
 		for entry, err := range logs.Read(e.ctx, r.Log.Path, logs.Options{Stdout: true, Follow: true, Done: done}) {
-			if err == nil {
-				lines = append(lines, string(entry.Line))
+			if err != nil {
+				t.Errorf("follow: %v", err)
+			}
+			if lines = append(lines, string(entry.Line)); len(lines) == 100 {
+				close(all)
 			}
 		}
 	}()
@@ -247,6 +250,10 @@ func TestFollowLogs(t *testing.T) {
 	e.must(input.CloseWrite()) // not the end of stdin
 	if s, err := e.client.State(e.ctx, "talks", ""); err != nil || s.Status != task.StatusRunning {
 		t.Errorf("%+v, %v", s, err)
+	}
+	select { // what the client has sent is on its way by another connection than what comes next
+	case <-all:
+	case <-e.ctx.Done():
 	}
 	e.must(e.client.CloseStdin(e.ctx, "talks", ""))
 	e.awaitExit("talks")

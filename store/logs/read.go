@@ -199,9 +199,25 @@ func (r *reader) next() (*os.File, error) {
 	return f, nil
 }
 
-// openAll opens the files of a log, oldest first. A rotation meanwhile can show one file twice, or
-// leave a gap in the numbers: the current file is opened first, so that nothing new is missed.
-func openAll(path string) (files []*os.File, err error) {
+// openAll opens the files of a log, oldest first. One that sees a rotation come to its end looks again:
+// while files change their numbers twice, some would be passed over.
+func openAll(path string) ([]*os.File, error) {
+	for tries := 10; ; tries-- {
+		before, _ := os.Stat(path) // nil: there is none
+		files, err := openNumbers(path)
+		after, _ := os.Stat(path)
+		if err != nil || tries == 0 || same(before, after) {
+			return files, err
+		}
+		closeAll(files)
+	}
+}
+
+func same(a, b os.FileInfo) bool { return a == nil && b == nil || a != nil && b != nil && os.SameFile(a, b) }
+
+// openNumbers opens the files by their numbers, the current one first, so that nothing new is missed. A
+// rotation under way can show one file twice, or leave a gap of one number.
+func openNumbers(path string) (files []*os.File, err error) {
 	var newer os.FileInfo
 	for i, missing := 0, 0; missing < 2; i++ {
 		f, err := os.Open(numbered(path, i))
@@ -209,6 +225,7 @@ func openAll(path string) (files []*os.File, err error) {
 			missing++
 			continue
 		}
+		missing = 0
 		if err == nil {
 			var info os.FileInfo
 			if info, err = f.Stat(); err == nil && newer != nil && os.SameFile(info, newer) {
