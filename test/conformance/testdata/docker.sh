@@ -19,7 +19,9 @@ input() { echo from stdin | run --rm -i busybox cat; }
 exec_status() { docker exec crane sh -c 'exit 9'; echo "status $?"; }
 pause() { docker pause crane >/dev/null && docker inspect -f '{{.State.Status}}' crane && docker unpause crane >/dev/null; }
 update() { docker update --memory 48m --memory-swap 48m crane && docker inspect -f '{{.HostConfig.Memory}}' crane; }
-memory() { run --name hog --memory 32m --memory-swap 32m busybox dd if=/dev/zero of=/dev/null bs=67108864 count=1; docker inspect -f '{{.State.ExitCode}} {{.State.OOMKilled}}' hog; docker rm hog; }
+# dockerd learns of the kill and of the end by different ways: the container lives on for a moment, so that
+# the former comes first.
+memory() { run --name hog --memory 32m --memory-swap 32m busybox sh -c 'dd if=/dev/zero of=/dev/null bs=67108864 count=1; code=$?; sleep 1; exit $code'; docker inspect -f '{{.State.ExitCode}} {{.State.OOMKilled}}' hog; docker rm hog; }
 stats() { # dockerd collects in the background and at first shows nothing
 	i=0
 	until docker stats --no-stream crane | grep 64MiB; do
