@@ -48,12 +48,11 @@ func (l *link) connect(ctx context.Context, launch bool) (*task.Client, error) {
 			return l.client, nil
 		}
 	}
-	if launch {
-		if err := task.Launch(ctx, l.launch); err != nil {
-			return nil, err
-		}
+	reach := task.Connect
+	if !launch {
+		reach = func(ctx context.Context, o task.LaunchOptions) (*task.Client, error) { return task.Dial(ctx, o.Socket) }
 	}
-	client, err := task.Dial(ctx, l.launch.Socket)
+	client, err := reach(ctx, l.launch)
 	if err != nil {
 		return nil, fmt.Errorf("reach the monitor: %w", err)
 	}

@@ -9,6 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
+
+	"davit/oci/errdefs"
 )
 
 // LaunchOptions say how to start a monitor.
@@ -55,21 +58,31 @@ func Launch(ctx context.Context, o LaunchOptions) error {
 	return nil
 }
 
-// Connect returns a client of the monitor, which it launches when none listens.
+// Connect returns a client of the monitor, which it launches when none listens. An idle monitor may leave
+// just when we come, and one that was killed goes on listening until the kernel has closed all it had: so
+// it is tried again for a while.
 func Connect(ctx context.Context, o LaunchOptions) (*Client, error) {
-	var failures error
-	for range 3 { // an idle monitor may leave just when we come
+	for deadline := time.Now().Add(connectPatience); ; {
 		if err := Launch(ctx, o); err != nil {
 			return nil, err
 		}
 		c, err := Dial(ctx, o.Socket)
-		if err == nil {
-			return c, nil
+		if err == nil || !errors.Is(err, errdefs.ErrUnavailable) || time.Now().After(deadline) {
+			return c, err
 		}
-		failures = err
+		select {
+		case <-time.After(connectPause):
+		case <-ctx.Done():
+			return nil, errdefs.As(errdefs.ErrCanceled, ctx.Err())
+		}
 	}
-	return nil, failures
 }
+
+// How long Connect tries, and how long it waits before it tries again.
+const (
+	connectPatience = 5 * time.Second
+	connectPause    = 10 * time.Millisecond
+)
 
 // LockSocket takes the lock that guards making and removing the socket; closing the file releases it.
 func LockSocket(socket string) (*os.File, error) {
