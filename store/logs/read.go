@@ -213,7 +213,9 @@ func openAll(path string) ([]*os.File, error) {
 	}
 }
 
-func same(a, b os.FileInfo) bool { return a == nil && b == nil || a != nil && b != nil && os.SameFile(a, b) }
+func same(a, b os.FileInfo) bool {
+	return a == nil && b == nil || a != nil && b != nil && os.SameFile(a, b)
+}
 
 // openNumbers opens the files by their numbers, the current one first, so that nothing new is missed. A
 // rotation under way can show one file twice, or leave a gap of one number.
