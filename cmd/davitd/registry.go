@@ -16,6 +16,7 @@ import (
 const registryUsage = `Usage:  davit registry serve [OPTIONS]
         davit registry tags [--history] REPOSITORY
         davit registry rollback REPOSITORY:TAG[@{N}]
+        davit registry scrub [--root ROOT] [--rate BYTES]
 
 Run a registry: push to it and pull from it with davit, docker, podman or skopeo. Every tag keeps a log of
 what it named, and goes back to any of it.
@@ -33,13 +34,14 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	}
 	var c registry.Config
 	flags.StringVar(&c.Addr, "addr", "127.0.0.1:5000", "host:port to listen on")
-	flags.StringVar(&c.Root, "root", "/var/lib/davit/registry", "directory of the content, or s3://BUCKET/PREFIX?region=REGION&endpoint=URL for any number of registries at once")
+	flags.StringVar(&c.Root, "root", defaultRoot, "directory of the content, or s3://BUCKET/PREFIX?region=REGION&endpoint=URL for any number of registries at once")
 	flags.StringVar(&c.TLSCert, "tls-cert", "", "certificate file (PEM); without one the registry speaks plain HTTP")
 	flags.StringVar(&c.TLSKey, "tls-key", "", "key file (PEM)")
 	flags.StringVar(&c.Htpasswd, "htpasswd", "", "file of users with bcrypt hashes; without one everybody may do everything")
 	flags.BoolVar(&c.AnonymousPull, "anonymous-pull", false, "with --htpasswd: pulling needs no user")
 	flags.DurationVar(&c.CollectEvery, "collect-every", time.Hour, "how often what nothing refers to is removed; 0 for never")
 	flags.DurationVar(&c.CollectGrace, "collect-grace", 24*time.Hour, "how long a blob is kept that no manifest refers to yet")
+	scrubFlags(flags, &c)
 	flags.DurationVar(&c.HistoryKeep, "history-keep", 30*24*time.Hour, "how long what a tag named, and what was deleted, can be brought back")
 	flags.Func("immutable", "tags that stay as they are once pushed, as TAG or REPOSITORY:TAG with * for any characters; may be repeated", func(pattern string) error {
 		c.Immutable = append(c.Immutable, pattern)
@@ -54,12 +56,15 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	if len(args) > 0 && (args[0] == "tags" || args[0] == "rollback") {
 		return useRegistry(ctx, args, os.Stdout, output, log)
 	}
+	if len(args) > 0 && args[0] == "scrub" {
+		return maintainRegistry(ctx, args, os.Stdout, output, log)
+	}
 	if len(args) == 0 || args[0] != "serve" {
 		flags.Usage()
 		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
 			return flag.ErrHelp
 		}
-		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"tags\" and \"rollback\"", args[0])
+		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"tags\", \"rollback\" and \"scrub\"", args[0])
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

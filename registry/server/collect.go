@@ -9,6 +9,7 @@ import (
 
 	"davit/oci"
 	"davit/oci/errdefs"
+	"davit/registry/scrub"
 	"davit/registry/storage"
 )
 
@@ -54,13 +55,13 @@ type collection struct {
 	done    Collected
 }
 
-func (c *collection) eachRepository(ctx context.Context, f func(context.Context, repository) error) error {
-	keys, err := c.store.ListRecords(ctx, "catalog")
+func (s *Server) eachRepository(ctx context.Context, f func(context.Context, repository) error) error {
+	keys, err := s.store.ListRecords(ctx, "catalog")
 	if err != nil {
 		return err
 	}
 	for _, key := range keys {
-		repo := c.repository(strings.ReplaceAll(key, "!", "/"))
+		repo := s.repository(strings.ReplaceAll(key, "!", "/"))
 		if err := f(ctx, repo); err != nil {
 			return fmt.Errorf("%s: %w", repo.name, err)
 		}
@@ -207,7 +208,7 @@ func (c *collection) sweepBlobs(ctx context.Context) error {
 	return nil
 }
 
-// held returns the contents that repositories have, as blobs or as manifests.
+// held returns the contents that repositories have, as blobs or as manifests, and damaged ones put aside.
 func (c *collection) held(ctx context.Context) (map[oci.Digest]bool, error) {
 	held := map[oci.Digest]bool{}
 	err := c.eachRepository(ctx, func(ctx context.Context, repo repository) error {
@@ -226,6 +227,13 @@ func (c *collection) held(ctx context.Context) (map[oci.Digest]bool, error) {
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	aside, err := scrub.Aside(ctx, c.store)
+	for _, damage := range aside {
+		held[damage.Found] = true
+	}
 	return held, err
 }
 

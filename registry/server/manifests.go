@@ -83,6 +83,11 @@ func (s *Server) manifestContent(ctx context.Context, d oci.Digest) ([]byte, err
 	if err = errors.Join(err, blob.Close()); err != nil {
 		return nil, err
 	}
+	h := d.Hash()
+	h.Write(content)
+	if oci.SumDigest(d.Algorithm(), h) != d {
+		return nil, s.damagedManifest(ctx, d)
+	}
 	s.manifests.put(d, content)
 	return content, nil
 }

@@ -89,6 +89,8 @@ type metrics struct {
 
 	evictedBlobs, evictedBytes                                   atomic.Int64
 	collections, collectFailures, collectedBlobs, collectedBytes atomic.Int64
+
+	scrub scrubCounts
 }
 
 type requestCount struct {
@@ -205,7 +207,7 @@ func (c *requestCount) write(w io.Writer, label string) {
 func (s *Server) serveMetrics(r request) error {
 	var text strings.Builder
 	s.metrics.write(&text)
-	for _, single := range s.cacheSeries() {
+	for _, single := range slices.Concat(s.cacheSeries(), s.metrics.scrub.series()) {
 		single.write(&text)
 	}
 	r.w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

@@ -31,6 +31,8 @@ type Config struct {
 	AnonymousPull bool          // with Htpasswd: reading needs no user
 	CollectEvery  time.Duration // 0: never
 	CollectGrace  time.Duration
+	ScrubEvery    time.Duration // 0: never
+	ScrubRate     int64         // bytes a second; 0: any
 	HistoryKeep   time.Duration // see Options
 	Immutable     []string
 	Rules         string           // file of Rules; empty: none
@@ -67,6 +69,8 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	go func() { served <- server.Serve(listener) }()
 	collected := make(chan struct{})
 	go func() { defer close(collected); registry.collectEvery(ctx, config) }()
+	scrubbed := make(chan struct{})
+	go func() { defer close(scrubbed); registry.scrubEvery(ctx, config.ScrubEvery, config.ScrubRate) }()
 	evicted := make(chan struct{})
 	go func() { defer close(evicted); registry.evictEvery(ctx, evictEvery) }()
 	indexed := make(chan struct{})
@@ -82,6 +86,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	registry.closeCache() // now nobody reads, or only those who have had their time
 	<-evicted
 	<-collected
+	<-scrubbed
 	<-indexed
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = server.Close()
@@ -187,10 +192,27 @@ func listen(config Config, log *slog.Logger) (net.Listener, error) {
 }
 
 func (s *Server) collectEvery(ctx context.Context, config Config) {
-	if config.CollectEvery <= 0 {
+	s.inTurns(ctx, "collection", config.CollectEvery, func() {
+		done, err := s.Collect(ctx, config.CollectGrace)
+		s.metrics.collectedBlobs.Add(int64(done.Blobs))
+		s.metrics.collectedBytes.Add(done.Bytes)
+		if err != nil {
+			s.metrics.collectFailures.Add(1)
+			s.log.Error("collection failed", "error", err)
+			return
+		}
+		s.metrics.collections.Add(1)
+		s.log.Info("collected", "links", done.Links, "blobs", done.Blobs, "bytes", done.Bytes)
+	})
+}
+
+// inTurns does something every so often, never for 0, until ctx ends. Of the processes over one store one
+// does it, as the record of that name says.
+func (s *Server) inTurns(ctx context.Context, record string, every time.Duration, do func()) {
+	if every <= 0 {
 		return
 	}
-	ticker := time.NewTicker(config.CollectEvery)
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
 		select {
@@ -198,33 +220,24 @@ func (s *Server) collectEvery(ctx context.Context, config Config) {
 			return
 		case <-ticker.C:
 		}
-		if mine, err := s.collectionIsMine(ctx, config.CollectEvery); err != nil || !mine {
-			if err != nil {
-				s.log.Error("the last collection's record cannot be used", "error", err)
-			}
-			continue
+		mine, err := s.turnIsMine(ctx, record, every)
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("the record of whose turn it is cannot be used", "record", record, "error", err)
 		}
-		done, err := s.Collect(ctx, config.CollectGrace)
-		s.metrics.collectedBlobs.Add(int64(done.Blobs))
-		s.metrics.collectedBytes.Add(done.Bytes)
-		if err != nil {
-			s.metrics.collectFailures.Add(1)
-			s.log.Error("collection failed", "error", err)
-			continue
+		if mine {
+			do()
 		}
-		s.metrics.collections.Add(1)
-		s.log.Info("collected", "links", done.Links, "blobs", done.Blobs, "bytes", done.Bytes)
 	}
 }
 
-// collectionIsMine spares processes over one store doing the same at the same time: the first takes the
-// turn. That two of them collected would do no harm.
-func (s *Server) collectionIsMine(ctx context.Context, every time.Duration) (bool, error) {
-	last, err := s.store.ReadRecord(ctx, "collection")
+// turnIsMine spares processes over one store doing the same at the same time: the first takes the turn.
+// That two of them did it would do no harm.
+func (s *Server) turnIsMine(ctx context.Context, record string, every time.Duration) (bool, error) {
+	last, err := s.store.ReadRecord(ctx, record)
 	if ignoreMissing(err) != nil || err == nil && time.Since(last.Put) < every/2 {
 		return false, ignoreMissing(err)
 	}
-	_, err = s.store.SwapRecord(ctx, "collection", last.Version, nil)
+	_, err = s.store.SwapRecord(ctx, record, last.Version, nil)
 	if errors.Is(err, errdefs.ErrConflict) {
 		return false, nil
 	}
