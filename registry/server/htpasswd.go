@@ -93,13 +93,13 @@ func (h *Htpasswd) Visit(r *http.Request) (web.Visitor, error) {
 	}}, nil
 }
 
-// has says whether there is such a user.
-func (h *Htpasswd) has(user string) bool {
+// hash returns the bcrypt hash of a user's password.
+func (h *Htpasswd) hash(user string) (hash string, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	err := h.reload()
-	_, ok := h.users[user]
-	return err == nil && ok
+	hash, ok = h.users[user]
+	return hash, ok && err == nil
 }
 
 // check compares by bcrypt once for each password, and by a hash in memory from then on: bcrypt takes

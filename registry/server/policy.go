@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -230,7 +229,7 @@ func (p *Policy) identify(state *policyState, r *http.Request) (string, *claim, 
 		if err != nil {
 			return "", nil, fail("UNAUTHORIZED", "%w", err)
 		}
-		if !state.known(c.User) {
+		if c.Refresh || !p.holds(state, c) {
 			return "", nil, fail("UNAUTHORIZED", "the account of this token is no longer valid")
 		}
 		return c.User, &c, nil
@@ -278,13 +277,16 @@ func (s *policyState) robot(user string) (Robot, bool) {
 	return Robot{}, false
 }
 
-// known says whether an account still exists; the anonymous one always does.
-func (s *policyState) known(user string) bool {
+// secret returns what an account's password is checked against; ok is false when there is no such account.
+func (s *policyState) secret(user string) (secret string, ok bool) {
 	if strings.HasPrefix(user, "robot+") {
-		_, ok := s.robot(user)
-		return ok
+		robot, ok := s.robot(user)
+		return robot.Secret, ok
 	}
-	return user == "" || s.users != nil && s.users.has(user)
+	if s.users == nil {
+		return "", false
+	}
+	return s.users.hash(user)
 }
 
 // challenge tells clients where tokens are (distribution, "Token Authentication Specification").
@@ -303,40 +305,6 @@ func (p *Policy) challenge(w http.ResponseWriter, r *http.Request, name, action 
 		value += fmt.Sprintf(`,scope="repository:%s:%s"`, name, action)
 	}
 	w.Header().Set("WWW-Authenticate", value)
-}
-
-// serveToken answers GET /token?service=&scope=..: a token for the user of the password, or for nobody.
-func (p *Policy) serveToken(w http.ResponseWriter, r *http.Request) error {
-	user, password, given := r.BasicAuth()
-	if given {
-		if err := p.login(p.current(), r, user, password); err != nil {
-			return err
-		}
-	}
-	now := time.Now()
-	token, err := p.tokens.sign(claim{user, r.URL.Query()["scope"], now.Add(tokenLife).Unix()})
-	if err != nil {
-		return err
-	}
-	body, err := json.Marshal(map[string]any{"token": token, "access_token": token, "expires_in": int(tokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)})
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write(body) // the client is gone when this fails
-	return nil
-}
-
-func (s *Server) token(r request) error {
-	service, ok := s.auth.(interface {
-		serveToken(http.ResponseWriter, *http.Request) error
-	})
-	if !ok {
-		return &failure{"NOT_FOUND", http.StatusNotFound, errNoSuchPath}
-	}
-	return service.serveToken(r.w, r.Request)
 }
 
 // tokenKey returns the key of tokens, which all processes over one store share; the first makes it.

@@ -237,7 +237,7 @@ func TestTokensWithAClient(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	key, now := tokens{newKey()}, time.Now()
-	signed, err := key.sign(claim{"ada", nil, now.Add(time.Minute).Unix()})
+	signed, err := key.sign(claim{User: "ada", Expires: now.Add(time.Minute).Unix()})
 	if err != nil {
 		t.Fatal(err)
 	}

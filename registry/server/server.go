@@ -10,7 +10,7 @@
 //	GET        /v2/<name>/tags/list
 //	GET        /v2/<name>/referrers/<digest>
 //	GET        /metrics, /healthz, /readyz
-//	GET        /token                                     with a Policy: Docker's Bearer flow
+//	GET|POST   /token                                     with a Policy: Docker's Bearer flow
 //	GET        /davit/v1/<name>/history                   the logs of all tags, deleted ones too
 //	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
@@ -134,7 +134,7 @@ var (
 	rollbackRoute  = &route{name: "rollback", methods: map[string]handler{"POST": (*Server).rollback}}
 	deltaRoute     = &route{name: "delta", methods: map[string]handler{"GET": (*Server).getDelta}}
 	metricsRoute   = &route{name: "metrics", methods: map[string]handler{"GET": (*Server).serveMetrics}}
-	tokenRoute     = &route{name: "token", methods: map[string]handler{"GET": (*Server).token}, open: true}
+	tokenRoute     = &route{name: "token", methods: map[string]handler{"GET": (*Server).token, "POST": (*Server).token}, open: true}
 	healthRoute    = &route{name: "health", methods: map[string]handler{"GET": (*Server).health, "HEAD": (*Server).health}, open: true}
 	pageRoute      = &route{name: "page", methods: map[string]handler{"GET": (*Server).page, "HEAD": (*Server).page, "POST": (*Server).page}, open: true}
 	readyRoute     = &route{name: "ready", methods: map[string]handler{"GET": (*Server).ready, "HEAD": (*Server).ready}, open: true}

@@ -16,11 +16,16 @@ import (
 // tokenLife is how long a token is good for. What its user may do is decided anew at every request.
 const tokenLife = 5 * time.Minute
 
+// refreshLife is how long a refresh token is good for, unless its user is removed or changes the password.
+const refreshLife = 180 * 24 * time.Hour
+
 // claim is what a token says: who, limited to which scopes, until when.
 type claim struct {
 	User    string   `json:"u"`
 	Scopes  []string `json:"s,omitempty"` // "repository:NAME:pull,push"
 	Expires int64    `json:"e"`           // Unix seconds
+	Account string   `json:"a,omitempty"` // seal of the user's password, see Policy.seal
+	Refresh bool     `json:"r,omitempty"` // good for other tokens alone
 }
 
 // covers says whether the scopes that the client asked for hold the action.
