@@ -101,7 +101,9 @@ func (p *Policy) askedByForm(state *policyState, r request) (g grant, err error)
 }
 
 // seal ties a token to the password with which it was asked for, without telling anything about that.
-func (p *Policy) seal(user, secret string) string { return p.tokens.mac("account " + user + " " + secret)[:22] }
+func (p *Policy) seal(user, secret string) string {
+	return p.tokens.mac("account " + user + " " + secret)[:22]
+}
 
 // holds says whether the account of a token is there still, with the same password. The anonymous one is.
 func (p *Policy) holds(state *policyState, c claim) bool {
