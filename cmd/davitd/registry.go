@@ -37,6 +37,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	flags.StringVar(&c.Root, "root", defaultRoot, "directory of the content, or s3://BUCKET/PREFIX?region=REGION&endpoint=URL for any number of registries at once")
 	flags.StringVar(&c.TLSCert, "tls-cert", "", "certificate file (PEM); without one the registry speaks plain HTTP")
 	flags.StringVar(&c.TLSKey, "tls-key", "", "key file (PEM)")
+	acmeFlags(flags, &c)
 	flags.StringVar(&c.Htpasswd, "htpasswd", "", "file of users with bcrypt hashes; without one everybody may do everything")
 	flags.BoolVar(&c.AnonymousPull, "anonymous-pull", false, "with --htpasswd: pulling needs no user")
 	flags.DurationVar(&c.CollectEvery, "collect-every", time.Hour, "how often what nothing refers to is removed; 0 for never")

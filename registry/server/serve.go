@@ -27,6 +27,7 @@ type Config struct {
 	Root          string // directory of the content, or URL of a bucket (package storage/bucket)
 	TLSCert       string // PEM files; both or neither
 	TLSKey        string
+	ACME          ACME          // instead of files
 	Htpasswd      string        // file of users; empty: everybody may do everything
 	AnonymousPull bool          // with Htpasswd: reading needs no user
 	CollectEvery  time.Duration // 0: never
@@ -53,11 +54,15 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 		return err
 	}
 	defer registry.Close()
-	listener, err := listen(config, log)
+	certs, err := openCertificates(ctx, config, registry.store, log)
 	if err != nil {
 		return err
 	}
-	log.Info("registry is listening", "address", listener.Addr().String(), "root", config.Root, "tls", config.TLSCert != "")
+	listener, err := listen(config.Addr, certs.tls)
+	if err != nil {
+		return err
+	}
+	log.Info("registry is listening", "address", listener.Addr().String(), "root", config.Root, "tls", certs.tls != nil)
 	server := &http.Server{
 		Handler:           registry,
 		ReadHeaderTimeout: 30 * time.Second,
@@ -67,6 +72,8 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
+	certified := make(chan struct{})
+	go func() { defer close(certified); certs.keep(ctx, log) }()
 	collected := make(chan struct{})
 	go func() { defer close(collected); registry.collectEvery(ctx, config) }()
 	scrubbed := make(chan struct{})
@@ -84,6 +91,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	defer cancel()
 	err = server.Shutdown(grace)
 	registry.closeCache() // now nobody reads, or only those who have had their time
+	<-certified
 	<-evicted
 	<-collected
 	<-scrubbed
@@ -176,19 +184,16 @@ func accessLog(path string) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(out, nil)), nil
 }
 
-func listen(config Config, log *slog.Logger) (net.Listener, error) {
-	listener, err := net.Listen("tcp", config.Addr)
+// listen speaks plain HTTP without secure.
+func listen(address string, secure *tls.Config) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for registry clients: %w", err)
 	}
-	if config.TLSCert == "" && config.TLSKey == "" {
+	if secure == nil {
 		return listener, nil
 	}
-	files, err := newCertificate(config.TLSCert, config.TLSKey, log)
-	if err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return tls.NewListener(listener, &tls.Config{GetCertificate: files.get, MinVersion: tls.VersionTLS12}), nil
+	return tls.NewListener(listener, secure), nil
 }
 
 func (s *Server) collectEvery(ctx context.Context, config Config) {
