@@ -129,7 +129,7 @@ func waitCertificate(t *testing.T, address string, config *tls.Config) {
 // Two places for certificates, or half of one, are a mistake that is told.
 func TestCertificateFlags(t *testing.T) {
 	for want, args := range map[string][]string{
-		"say one of them":       {"--acme-host", "registry.test", "--tls-cert", "c", "--tls-key", "k"},
+		"say one of them":        {"--acme-host", "registry.test", "--tls-cert", "c", "--tls-key", "k"},
 		"--acme-host is missing": {"--acme-email", "ada@example.com"},
 		"want a full name":       {"--acme-host", "registry"},
 	} {
