@@ -61,6 +61,8 @@ type Group struct {
 	dirs []dir
 	fd   *os.File // directory in the cgroup2 hierarchy, or nil
 	log  *slog.Logger
+
+	later joined
 }
 
 // dir is the group's directory in one hierarchy.
@@ -180,8 +182,9 @@ func (g *Group) FD() *os.File { return g.fd }
 // Dirs returns the group's directory in each hierarchy it occupies, for mounting them into the
 // container.
 func (g *Group) Dirs() []Dir {
-	dirs := make([]Dir, len(g.dirs))
-	for i, d := range g.dirs {
+	all := g.everywhere()
+	dirs := make([]Dir, len(all))
+	for i, d := range all {
 		dirs[i] = Dir{Hierarchy: *d.h, Path: d.path}
 	}
 	return dirs
@@ -195,7 +198,7 @@ type Dir struct {
 
 // Add moves a process with all its threads into the group. See the package comment for its cost.
 func (g *Group) Add(pid int) error {
-	for _, d := range g.dirs {
+	for _, d := range g.everywhere() {
 		if err := d.write("cgroup.procs", itoa(int64(pid))); err != nil {
 			return fmt.Errorf("add process %d to cgroup: %w", pid, err)
 		}
@@ -234,7 +237,7 @@ func spawn(f func() error, result chan<- error) {
 // enter moves the calling thread into the v1 directories. Unlike cgroup.procs, tasks takes a thread's
 // own move without waiting for the rest of the machine (Linux 5.15).
 func (g *Group) enter() error {
-	for _, d := range g.dirs {
+	for _, d := range g.everywhere() {
 		if d.h.V2 {
 			continue
 		}
@@ -257,7 +260,7 @@ func (g *Group) unified() (dir, bool) {
 
 // v1 returns the group's directory in the v1 hierarchy of a controller.
 func (g *Group) v1(controller string) (dir, bool) {
-	for _, d := range g.dirs {
+	for _, d := range g.everywhere() {
 		if !d.h.V2 && slices.Contains(d.h.Controllers, controller) {
 			return d, true
 		}

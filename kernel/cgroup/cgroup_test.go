@@ -319,6 +319,29 @@ func TestLimitsAreSetAndChanged(t *testing.T) {
 	}
 }
 
+// A limit may need a controller that none needed when the group was made.
+func TestLaterLimitReachesProcesses(t *testing.T) {
+	if !limited(t, "cpuset") {
+		return
+	}
+	g := newGroup(t, nil)
+	c := exec.Command("sleep", "1000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	if err := g.Add(c.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Set(&specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}}); err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Process.Pid))
+	if err != nil || !strings.Contains(string(status), "Cpus_allowed_list:\t0\n") {
+		t.Errorf("the process was not limited to CPU 0: %v\n%s", err, status)
+	}
+}
+
 func TestForkBombStops(t *testing.T) {
 	if !limited(t, "pids") {
 		return

@@ -155,7 +155,7 @@ func (g *Group) Delete(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, d := range g.dirs {
+	for _, d := range g.everywhere() {
 		if err := d.remove(ctx); err != nil {
 			return fmt.Errorf("remove cgroup %s: %w", d.path, err)
 		}

@@ -13,10 +13,16 @@ import (
 
 // Set applies the resources that are present in r and leaves the others as they are. Limits that this
 // kernel cannot set are an errdefs.ErrUnsupported, except relative weights and hints (blkio weight,
-// swappiness, kernel memory), which are logged and skipped.
+// swappiness, kernel memory), which are logged and skipped. On v1 the group joins the hierarchies of the
+// controllers that r needs and that nothing needed before.
 func (g *Group) Set(r *specs.LinuxResources) error {
 	if err := g.tellSystemd(r); err != nil {
 		return err
+	}
+	if r != nil && !g.pureV2() {
+		if err := g.join(r); err != nil {
+			return err
+		}
 	}
 	return g.set(r)
 }
