@@ -26,7 +26,7 @@ func (c *Containers) Update(ctx context.Context, name string, u wire.UpdateConfi
 	if err := merge(&host, u); err != nil {
 		return wire.UpdateResponse{}, err
 	}
-	if err := container.CheckCPUs(&host.Resources, c.Facts.CPUs); err != nil {
+	if err := container.CheckCPUs(&host.Resources, c.Facts); err != nil {
 		return wire.UpdateResponse{}, err
 	}
 	r.HostConfig = &host

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -81,11 +82,20 @@ func facts(c config) (container.HostFacts, probe.HostFacts, error) {
 		return container.HostFacts{}, kernel, err
 	}
 	return container.HostFacts{
-		CPUs: runtime.NumCPU(), CgroupV2: kernel.Cgroups == cgroup.V2, CgroupParent: c.cgroupParent,
+		CPUs: runtime.NumCPU(), OnlineCPUs: online("cpu"), OnlineNodes: online("node"), CgroupV2: kernel.Cgroups == cgroup.V2, CgroupParent: c.cgroupParent,
 		Systemd: c.cgroupDriver() == "systemd", Capabilities: kernel.Capabilities.Names(),
 		Devices: allDevices, Device: devices,
 		HasPath: func(path string) bool { _, err := os.Lstat(path); return err == nil },
 	}, kernel, nil
+}
+
+// online lists what the kernel has running of a kind of system device, empty if it does not say.
+func online(kind string) string {
+	b, err := os.ReadFile("/sys/devices/system/" + kind + "/online")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // allDevices lists the host's device nodes for a privileged container, but for those that every

@@ -171,14 +171,6 @@ func CheckResources(r *container.Resources) error {
 	return nil
 }
 
-// CheckCPUs refuses more processors than there are.
-func CheckCPUs(r *container.Resources, online int) error {
-	if r.NanoCPUs > int64(online)*1e9 {
-		return errdefs.Invalid("range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", online, online)
-	}
-	return nil
-}
-
 func checkHealth(h *container.HealthConfig) error {
 	for _, d := range []struct {
 		name  string

@@ -6,7 +6,9 @@ import (
 
 // HostFacts is what BuildSpec needs to know of the host, read once when the engine starts.
 type HostFacts struct {
-	CPUs         int    // online
+	CPUs         int    // that davit may use
+	OnlineCPUs   string // "0-3", or empty if the host does not say
+	OnlineNodes  string // of memory, likewise
 	CgroupV2     bool   // the unified hierarchy alone
 	CgroupParent string // where containers' cgroups go unless they say otherwise, "/davit"
 	Systemd      bool   // cgroups are made by systemd: CgroupsPath is slice:prefix:name
