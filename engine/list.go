@@ -38,12 +38,15 @@ func (v *Views) List(ctx context.Context, o ListOptions) ([]wire.Summary, error)
 		return nil, err
 	}
 	list := []wire.Summary{}
-	for _, a := range v.roster.all() {
+	all := v.roster.all()
+	aliases := linkAliases(all)
+	for _, a := range all {
 		r := a.record()
 		if r.State.Status == container.Removed || !keep(r) {
 			continue
 		}
 		s := v.summary(r)
+		s.Names = append(s.Names, aliases[r.Name]...)
 		if o.Size {
 			if s.SizeRw, s.SizeRootFs, err = v.sizes(ctx, r); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 				return nil, err
@@ -66,6 +69,18 @@ func (v *Views) filter(ctx context.Context, o ListOptions) (func(*container.Reco
 	for _, s := range f["status"] {
 		if err := wire.ValidateContainerState(wire.ContainerState(s)); err != nil {
 			return nil, errdefs.Invalid("invalid filter 'status=%s'", s)
+		}
+	}
+	for _, code := range f["exited"] {
+		if _, err := strconv.Atoi(code); err != nil {
+			return nil, errdefs.Invalid("invalid filter 'exited=%s'", code)
+		}
+	}
+	for _, field := range []string{"publish", "expose"} {
+		for _, ports := range f[field] {
+			if _, err := wirenet.ParsePortRange(ports); err != nil {
+				return nil, errdefs.Invalid("invalid filter '%s=%s': %w", field, ports, err)
+			}
 		}
 	}
 	if _, _, err := f.Flag("is-task"); err != nil {
@@ -303,13 +318,13 @@ func (v *Views) phrase(r *container.Record) string {
 	return "Created"
 }
 
-// sizes are the bytes that a container wrote, and those and its image's together.
+// sizes are the bytes that a container's own files hold, and those and its image's together. What they take
+// on the disk, its log included, is in DiskUsage.
 func (s *shared) sizes(ctx context.Context, r *container.Record) (written, total int64, err error) {
-	usage, err := s.Snapshots.Usage(ctx, r.ID)
-	if err != nil {
+	if written, err = s.Snapshots.Written(ctx, r.ID); err != nil {
 		return 0, 0, err
 	}
-	total = usage.Bytes
+	total = written
 	for i := range r.Image.Layers {
 		n, err := s.Layers.Size(r.Image.Layers[:i+1]...)
 		if err != nil {
@@ -317,5 +332,5 @@ func (s *shared) sizes(ctx context.Context, r *container.Record) (written, total
 		}
 		total += n
 	}
-	return usage.Bytes, total, nil
+	return written, total, nil
 }

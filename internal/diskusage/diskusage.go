@@ -22,24 +22,19 @@ type Usage struct {
 // meanwhile is left out.
 func Of(ctx context.Context, dir string) (Usage, error) { return Without(ctx, dir, nil) }
 
+// Content is how many bytes the files in the tree at dir hold, holes included and directories not: what
+// docker ps --size counts.
+func Content(ctx context.Context, dir string) (bytes int64, err error) {
+	w := &walk{ctx: ctx, seen: map[inode]bool{}, content: true}
+	err = w.tree(dir)
+	return w.usage.Bytes, err
+}
+
 // Without is Of that leaves out the trees whose paths skip has: clean, and beginning with dir.
 func Without(ctx context.Context, dir string, skip map[string]bool) (Usage, error) {
 	w := &walk{ctx: ctx, seen: map[inode]bool{}, skip: skip}
-	var st syscall.Stat_t
-	if err := syscall.Lstat(dir, &st); err != nil {
-		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
-	}
-	w.dev = st.Dev
-	w.count(st)
-	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-		return w.usage, nil
-	}
-	fd, err := sys.Openat(-1, dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
-	if err != nil {
-		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
-	}
-	if err := w.directory(fd, dir); err != nil {
-		return Usage{}, fmt.Errorf("measure %s: %w", dir, err)
+	if err := w.tree(dir); err != nil {
+		return Usage{}, err
 	}
 	return w.usage, nil
 }
@@ -52,6 +47,29 @@ type walk struct {
 	usage Usage
 	seen  map[inode]bool // files with several names
 	skip  map[string]bool
+
+	content bool // count what files hold, not what they take
+}
+
+// tree counts all of it.
+func (w *walk) tree(dir string) error {
+	var st syscall.Stat_t
+	if err := syscall.Lstat(dir, &st); err != nil {
+		return fmt.Errorf("measure %s: %w", dir, err)
+	}
+	w.dev = st.Dev
+	w.count(st)
+	if st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		return nil
+	}
+	fd, err := sys.Openat(-1, dir, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err == nil {
+		err = w.directory(fd, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("measure %s: %w", dir, err)
+	}
+	return nil
 }
 
 func (w *walk) count(st syscall.Stat_t) {
@@ -62,8 +80,13 @@ func (w *walk) count(st syscall.Stat_t) {
 		}
 		w.seen[id] = true
 	}
-	w.usage.Bytes += st.Blocks * 512
 	w.usage.Inodes++
+	switch {
+	case !w.content:
+		w.usage.Bytes += st.Blocks * 512
+	case st.Mode&syscall.S_IFMT != syscall.S_IFDIR:
+		w.usage.Bytes += st.Size
+	}
 }
 
 // directory counts what is in fd and closes it. path is kept only while there is something to skip.

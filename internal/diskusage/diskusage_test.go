@@ -46,6 +46,9 @@ func TestOfIsDu(t *testing.T) {
 	if u, err := Of(t.Context(), path("many")); err != nil || u.Bytes != du(path("many")) || u.Inodes != 1 {
 		t.Errorf("a file: %+v, %v; du says %d", u, err, du(path("many")))
 	}
+	if n, err := Content(t.Context(), dir); err != nil || n != 299*300/2*100+1<<30+100000+int64(len("/etc"))+200 {
+		t.Errorf("the files hold %d bytes, %v", n, err)
+	}
 	if _, err := Of(t.Context(), path("missing")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}

@@ -29,9 +29,3 @@ type Snapshot struct {
 	ReadOnly bool         `json:"readOnly,omitempty"`
 	Volatile bool         `json:"volatile,omitempty"`
 }
-
-// Usage is what a snapshot's own files take on the disk, as du counts: hard links once, holes not.
-type Usage struct {
-	Bytes  int64
-	Inodes int64
-}

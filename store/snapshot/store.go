@@ -257,17 +257,17 @@ func (s *Store) Upper(key string) (string, error) {
 	return s.upper(key), nil
 }
 
-// Usage walks the snapshot's writes.
-func (s *Store) Usage(ctx context.Context, key string) (Usage, error) {
+// Written is how many bytes the files hold that were written.
+func (s *Store) Written(ctx context.Context, key string) (int64, error) {
 	upper, err := s.Upper(key)
 	if err != nil {
-		return Usage{}, err
+		return 0, err
 	}
-	u, err := diskusage.Of(ctx, upper)
+	n, err := diskusage.Content(ctx, upper)
 	if err != nil {
-		return Usage{}, fmt.Errorf("measure snapshot %s: %w", key, err)
+		return 0, fmt.Errorf("measure snapshot %s: %w", key, err)
 	}
-	return Usage(u), nil
+	return n, nil
 }
 
 // Changes compares the snapshot's writes with its layers: docker diff.
