@@ -44,11 +44,19 @@ type Classic struct {
 	waiting    map[int][]Message
 	ended      map[int]bool
 	containers map[*Step]string
+	removal    Removal
+}
+
+// Removal says after which steps a client wants to hear that the step's container is gone. It always is:
+// a step's container never outlives it.
+type Removal struct {
+	Succeeded bool // docker build --rm, the default
+	Failed    bool // docker build --force-rm
 }
 
 // NewClassic returns a Classic whose messages go to send. Event is a Progress.
-func NewClassic(send func(Message)) *Classic {
-	return &Classic{send: send, turn: 1, waiting: map[int][]Message{}, ended: map[int]bool{}, containers: map[*Step]string{}}
+func NewClassic(send func(Message), r Removal) *Classic {
+	return &Classic{send: send, removal: r, turn: 1, waiting: map[int][]Message{}, ended: map[int]bool{}, containers: map[*Step]string{}}
 }
 
 // Event takes an event of the build.
@@ -90,7 +98,8 @@ func (c *Classic) Finish(r Result) {
 }
 
 func (c *Classic) done(e Event) {
-	if container := c.containers[e.Step]; container != "" {
+	told := c.removal.Failed || c.removal.Succeeded && e.Err == nil
+	if container := c.containers[e.Step]; container != "" && told {
 		c.say(e.Step, " ---> Removed intermediate container %s\n", container)
 	}
 	if e.Cached {

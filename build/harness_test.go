@@ -137,7 +137,7 @@ func (h *host) buildContext(files buildcontext.Context, change ...func(*build.Re
 		c(&r)
 	}
 	h.events, h.lines = nil, nil
-	classic := build.NewClassic(func(m build.Message) { h.lines = append(h.lines, m.Stream) })
+	classic := build.NewClassic(func(m build.Message) { h.lines = append(h.lines, m.Stream) }, build.Removal{Succeeded: true})
 	result, err := h.Build(h.t.Context(), r, func(e build.Event) {
 		h.events = append(h.events, e)
 		classic.Event(e)

@@ -36,7 +36,7 @@ func (s *Server) build(w http.ResponseWriter, r *request) error {
 		if !quiet {
 			send(line)
 		}
-	})
+	}, build.Removal{Succeeded: r.query("rm") == "" || r.flag("rm"), Failed: r.flag("forcerm")})
 	result, err := s.Engine.Builds.Build(r.Context(), engine.Source{Body: r.Body, Remote: r.query("remote")}, q, classic.Event)
 	if err != nil {
 		return m.fail(err)
@@ -118,6 +118,9 @@ func buildLimits(r *request) (build.Limits, error) {
 func (s *Server) pruneBuild(w http.ResponseWriter, r *request) error {
 	f, err := r.filters()
 	if err != nil {
+		return err
+	}
+	if err := f.Only("until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private", "mutable", "immutable", "label", "label!"); err != nil {
 		return err
 	}
 	var unusedFor time.Duration
