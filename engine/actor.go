@@ -28,6 +28,7 @@ type actor struct {
 	retry   *time.Timer        // the next try of a restart policy
 	probing context.CancelFunc // ends the health check
 	process *specs.Process     // of the running task: what an exec inherits
+	oomOf   time.Time          // start of the run for which an event has told of a lack of memory
 }
 
 // view is a published record. changed is closed when the next one is published.
@@ -140,4 +141,12 @@ func (a *actor) stopTimers() {
 		a.probing()
 		a.probing = nil
 	}
+}
+
+// oomTold says whether an event has told that this run of the container lacked memory.
+func (a *actor) oomTold() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	started := a.record().State.StartedAt
+	return !started.IsZero() && a.oomOf.Equal(started)
 }

@@ -32,6 +32,9 @@ func (v *Views) Changes(ctx context.Context, name string) ([]wire.FilesystemChan
 	return list, nil
 }
 
+// dockerenv is in the root of every container, as Docker's init layer has it there.
+const dockerenv = "/.dockerenv"
+
 // changes tells what a container wrote from the places in its writable layer that davit made to mount on;
 // neither diff nor commit have those. Mount points of volumes count as the container's, as in Docker.
 func (s *shared) changes(ctx context.Context, id string) (own []layer.Change, places map[string]bool, err error) {
@@ -60,18 +63,28 @@ func (s *shared) changes(ctx context.Context, id string) (own []layer.Change, pl
 }
 
 // isMountPlace says whether a change is one of the directories and empty files on which every container has
-// something mounted, and nothing else. below are the container's own changes that sort after it.
+// something mounted, or its mark, and nothing else. below are the container's own changes that sort after it.
 func isMountPlace(upper string, c layer.Change, below []layer.Change) (bool, error) {
 	switch c.Path {
+	case dockerenv: // an image that is an exported container has one too
+		return isEmptyFile(filepath.Join(upper, c.Path))
 	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf":
-		info, err := os.Lstat(filepath.Join(upper, c.Path))
-		if errors.Is(err, fs.ErrNotExist) {
+		if c.Kind != layer.Added {
 			return false, nil
 		}
-		return err == nil && c.Kind == layer.Added && info.Mode().IsRegular() && info.Size() == 0, err
+		return isEmptyFile(filepath.Join(upper, c.Path))
 	case "/dev", "/proc", "/sys", "/etc":
 		return (c.Kind == layer.Added || c.Kind == layer.Modified && c.Path == "/etc") &&
 			!slices.ContainsFunc(below, func(b layer.Change) bool { return strings.HasPrefix(b.Path, c.Path+"/") }), nil
 	}
 	return false, nil
+}
+
+// isEmptyFile says whether a regular file without content is there.
+func isEmptyFile(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.Mode().IsRegular() && info.Size() == 0, err
 }

@@ -52,8 +52,9 @@ func (x *Archives) Commit(ctx context.Context, name string, o CommitOptions) (st
 		return "", err
 	}
 	more := map[string]string{"comment": o.Comment, "imageID": string(img.ID), "imageRef": ""}
-	if len(names) > 0 {
-		more["imageRef"] = names[0].Familiar()
+	for _, name := range names {
+		more["imageRef"] = name.Familiar()
+		x.tellImage(events.ActionTag, string(img.ID), name.Familiar())
 	}
 	x.tell(r, events.ActionCommit, more)
 	return string(img.ID), nil

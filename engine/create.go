@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
@@ -151,7 +152,7 @@ func (c *Containers) describe(r *container.Record, q CreateRequest, img image.Im
 	if len(r.Config.Entrypoint)+len(r.Config.Cmd) == 0 {
 		return errdefs.Invalid("no command specified")
 	}
-	if err := container.CheckCPUs(&r.HostConfig.Resources, c.Facts.CPUs); err != nil {
+	if err := container.CheckCPUs(&r.HostConfig.Resources, c.Facts); err != nil {
 		return err
 	}
 	r.Asked = q.Config
@@ -294,7 +295,19 @@ func (c *Containers) furnish(ctx context.Context, r *container.Record, u *undo) 
 		return fmt.Errorf("create container: %w", err)
 	}
 	u.add(func() { c.removeSnapshot(r.ID) })
+	if err := c.markRoot(r.ID); err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
 	return c.volumesFor(ctx, r, u)
+}
+
+// markRoot makes the empty file by which programs tell that they are in a container.
+func (s *shared) markRoot(id string) error {
+	upper, err := s.Snapshots.Upper(id)
+	if err != nil {
+		return err
+	}
+	return syscall.Mknod(filepath.Join(upper, dockerenv), syscall.S_IFREG|0o755, 0)
 }
 
 // logDir is where a container's log will be, from its first output on.

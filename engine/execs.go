@@ -58,7 +58,7 @@ func (x *Execs) Create(ctx context.Context, name string, q wire.ExecCreateReques
 		return "", errdefs.Invalid("No exec command specified")
 	}
 	e := x.register(a, q)
-	x.tell(a.record(), events.Action("exec_create: "+strings.Join(q.Cmd, " ")), map[string]string{"execID": e.id})
+	x.tellExec(e, "exec_create")
 	return e.id, nil
 }
 
@@ -128,8 +128,13 @@ func (x *Execs) Start(ctx context.Context, id string, o StartOptions) (stream, e
 		x.later(e)
 		return nil, execError(err)
 	}
-	x.tell(e.actor.record(), events.Action("exec_start: "+strings.Join(e.request.Cmd, " ")), map[string]string{"execID": e.id})
+	x.tellExec(e, "exec_start")
 	return conn, nil
+}
+
+// tellExec publishes an event that names the command.
+func (x *Execs) tellExec(e *execution, action string) {
+	x.tell(e.actor.record(), events.Action(action+": "+strings.Join(e.request.Cmd, " ")), map[string]string{"execID": e.id})
 }
 
 // execExitCode is the exit code of an exec that could not be started: there is a container to run it in, so
@@ -367,11 +372,13 @@ const maxCaptured = 4096
 func (x *Execs) capture(ctx context.Context, a *actor, command []string) (code int, output string, err error) {
 	e := x.register(a, wire.ExecCreateRequest{Cmd: command, AttachStdout: true, AttachStderr: true})
 	defer x.forget(e)
+	x.tellExec(e, "exec_create")
 	e.started = true
 	conn, err := x.run(ctx, e, StartOptions{})
 	if err != nil {
 		return exitCodeOf(err), err.Error(), nil
 	}
+	x.tellExec(e, "exec_start")
 	stop := context.AfterFunc(ctx, func() {
 		if client, err := x.link.find(context.WithoutCancel(ctx)); err == nil {
 			_ = client.Kill(context.WithoutCancel(ctx), a.id, e.id, syscall.SIGKILL, false) // gone already

@@ -49,8 +49,18 @@ func (l *lifecycle) handle(e task.Event) {
 	case task.EventExecExit:
 		l.execs.onExit(a, e.State)
 	case task.EventOOM:
-		l.tell(a.record(), events.ActionOOM, nil)
+		if r := a.record(); r.State.Status.Alive() {
+			l.tellOOM(a, r)
+		}
 	}
+}
+
+// tellOOM publishes that the kernel killed a process of the container for its memory limit.
+func (l *lifecycle) tellOOM(a *actor, r *container.Record) {
+	a.mu.Lock()
+	a.oomOf = r.State.StartedAt
+	a.mu.Unlock()
+	l.tell(r, events.ActionOOM, nil)
 }
 
 // orphan deletes a stopped task that no record knows: that of an engine which died while it removed it.
@@ -77,6 +87,9 @@ func (l *lifecycle) onExit(a *actor, s task.State) {
 	}
 	a.stopTimers()
 	l.execs.end(a)
+	if s.OOMKilled && !a.oomTold() {
+		l.tellOOM(a, r)
+	}
 	ended, decision := l.ended(r, s)
 	if decision.Restart {
 		// Nobody may take the container for stopped while it comes back.

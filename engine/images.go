@@ -56,6 +56,11 @@ func (i *Images) listOptions(all bool, f Filters) (image.ListOptions, error) {
 		return image.ListOptions{}, err
 	}
 	o := image.ListOptions{All: all, Reference: f["reference"], Labels: labelMap(f["label"]), NotLabels: labelMap(f["label!"])}
+	for _, pattern := range o.Reference {
+		if err := image.CheckPattern(pattern); err != nil {
+			return o, err
+		}
+	}
 	if v, given, err := f.Flag("dangling"); err != nil {
 		return o, err
 	} else if given {
@@ -226,9 +231,10 @@ func (i *Images) Remove(ctx context.Context, name string, o image.RemoveOptions)
 func (i *Images) deletions(id oci.Digest, deleted []image.Deleted) []wire.DeleteResponse {
 	list := []wire.DeleteResponse{}
 	for _, d := range deleted {
-		if d.Untagged != "" {
+		switch {
+		case d.Untagged != "":
 			i.tellImage(events.ActionUnTag, string(id), string(id))
-		} else {
+		case !d.Layer:
 			i.tellImage(events.ActionDelete, string(d.Deleted), string(d.Deleted))
 		}
 		list = append(list, wire.DeleteResponse{Untagged: d.Untagged, Deleted: string(d.Deleted)})
@@ -259,7 +265,7 @@ func (i *Images) Prune(ctx context.Context, f Filters) (wire.PruneReport, error)
 	report := wire.PruneReport{SpaceReclaimed: uint64(pruned.Reclaimed)}
 	for _, d := range pruned.Deleted {
 		report.ImagesDeleted = append(report.ImagesDeleted, wire.DeleteResponse{Untagged: d.Untagged, Deleted: string(d.Deleted)})
-		if d.Deleted != "" {
+		if d.Deleted != "" && !d.Layer {
 			i.tellImage(events.ActionDelete, string(d.Deleted), string(d.Deleted))
 		}
 	}
@@ -352,6 +358,9 @@ func (i *Images) Load(ctx context.Context, r io.Reader, o image.LoadOptions) ([]
 func (i *Images) Import(ctx context.Context, r io.Reader, o image.ImportOptions) (image.Image, error) {
 	img, err := i.Options.Images.Import(ctx, r, o)
 	if err == nil {
+		for _, name := range o.Names {
+			i.tellImage(events.ActionTag, string(img.ID), name.Familiar())
+		}
 		i.tellImage(events.ActionImport, string(img.ID), string(img.ID))
 	}
 	i.afterFull(ctx, err)

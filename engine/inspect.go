@@ -50,7 +50,7 @@ func (v *Views) inspect(a *actor, r *container.Record) wire.InspectResponse {
 		ID: r.ID, Created: r.Created.Format(time.RFC3339Nano), Path: args[0], Args: append([]string{}, args[1:]...),
 		State: wireState(r), Image: string(r.Image.ID), Name: "/" + r.Name, RestartCount: r.State.RestartCount,
 		ResolvConfPath: files.Resolv, HostnamePath: files.Hostname, HostsPath: files.Hosts, LogPath: r.LogPath,
-		Driver: "overlay2", Platform: r.Image.OS, ExecIDs: a.running(), HostConfig: r.HostConfig, Config: r.Config,
+		Driver: "overlay2", Platform: r.Image.OS, ExecIDs: a.running(), HostConfig: hostConfigShown(r), Config: r.Config,
 		Mounts: mountPoints(r), GraphDriver: v.graph(r), ImageManifestDescriptor: wireDescriptor(r.Image.Manifest),
 		NetworkSettings: &wire.NetworkSettings{Networks: networksOf(r), Ports: r.State.Ports},
 	}
@@ -61,6 +61,16 @@ func (v *Views) inspect(a *actor, r *container.Record) wire.InspectResponse {
 		i.NetworkSettings.Ports = wirenet.PortMap{}
 	}
 	return i
+}
+
+// hostConfigShown is what was asked for, with links in the form in which Docker shows them.
+func hostConfigShown(r *container.Record) *wire.HostConfig {
+	if len(r.HostConfig.Links) == 0 {
+		return r.HostConfig
+	}
+	h := *r.HostConfig
+	h.Links = linksShown(r)
+	return &h
 }
 
 func wireState(r *container.Record) *wire.State {

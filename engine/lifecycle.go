@@ -107,7 +107,6 @@ func (l *lifecycle) failed(a *actor, r *container.Record, cause error) {
 	}
 	a.publishExit(failed)
 	l.journal.saveLater(failed)
-	l.tell(failed, events.ActionDie, map[string]string{"exitCode": fmt.Sprint(failed.State.ExitCode)})
 	if failed.AutoRemove() {
 		if err := l.remove(context.WithoutCancel(l.context), a, true); err != nil {
 			l.Log.Error("remove container", "container", a.id, "error", err)
@@ -159,6 +158,7 @@ func (l *lifecycle) bringUp(ctx context.Context, a *actor, r *container.Record) 
 			return endpointError(err)
 		}
 	}
+	l.tellVolumes(r)
 	a.mu.Lock()
 	a.process = spec.Process
 	a.mu.Unlock()

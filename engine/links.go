@@ -39,6 +39,34 @@ func linkNames(r *container.Record) [][2]string {
 	return names
 }
 
+// linksShown are the links of --link as clients see them, "/name:/parent/alias". In networks that users made
+// links belong to the endpoint.
+func linksShown(r *container.Record) []string {
+	if !r.HostConfig.NetworkMode.IsBridge() {
+		return nil
+	}
+	var shown []string
+	for _, link := range linkNames(r) {
+		shown = append(shown, "/"+link[0]+":/"+r.Name+"/"+link[1])
+	}
+	return shown
+}
+
+// linkAliases are the further names that containers have by links to them, by name.
+func linkAliases(all []*actor) map[string][]string {
+	aliases := map[string][]string{}
+	for _, a := range all {
+		r := a.record()
+		if len(r.HostConfig.Links) == 0 || !r.HostConfig.NetworkMode.IsBridge() {
+			continue
+		}
+		for _, link := range linkNames(r) {
+			aliases[link[0]] = append(aliases[link[0]], "/"+r.Name+"/"+link[1])
+		}
+	}
+	return aliases
+}
+
 // checkLinks refuses links to what does not exist.
 func (s *shared) checkLinks(r *container.Record) error {
 	for _, link := range linkNames(r) {

@@ -54,6 +54,11 @@ func (n *Networks) List(f Filters) ([]wire.Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, kind := range f["type"] {
+		if kind != "custom" && kind != "builtin" {
+			return nil, errdefs.Invalid("invalid filter: 'type'='%s'", kind)
+		}
+	}
 	list := []wire.Summary{}
 	for _, candidate := range n.Options.Networks.List() {
 		kind := "custom"

@@ -51,8 +51,12 @@ func (c *Containers) Restart(ctx context.Context, name string, o StopOptions) er
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if _, err := c.life.stop(ctx, a, o, true); err != nil {
+	stopped, err := c.life.stop(ctx, a, o, true)
+	if err != nil {
 		return err
+	}
+	if stopped {
+		c.tell(a.record(), events.ActionStop, nil)
 	}
 	end, err := a.begin(ctx)
 	if err != nil {

@@ -128,10 +128,18 @@ func (s *shared) mountVolumes(ctx context.Context, r *container.Record) error {
 					return err
 				}
 			}
-			s.tellVolume(r, m, events.ActionMount)
 		}
 	}
 	return nil
+}
+
+// tellVolumes publishes that a starting container has its volumes, which Docker says after its networks.
+func (s *shared) tellVolumes(r *container.Record) {
+	for _, m := range r.Mounts {
+		if m.Type == mount.TypeVolume {
+			s.tellVolume(r, m, events.ActionMount)
+		}
+	}
 }
 
 // unmountVolumes gives back what mountVolumes made.

@@ -142,7 +142,8 @@ type RemoveOptions struct {
 // Deleted is one line of what a removal did; one field is set.
 type Deleted struct {
 	Untagged string     // a familiar name
-	Deleted  oci.Digest // an image
+	Deleted  oci.Digest // an image, or the chain of one of its layers
+	Layer    bool       // it is a layer's
 }
 
 // HistoryEntry is one step of an image's history, newest first. ID is the image's where this store

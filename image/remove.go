@@ -175,7 +175,7 @@ func (r *removal) layers(id oci.Digest, layers []oci.DiffID) error {
 		if used[chain] {
 			break
 		}
-		r.deleted = append(r.deleted, Deleted{Deleted: oci.Digest(chain)})
+		r.deleted = append(r.deleted, Deleted{Deleted: oci.Digest(chain), Layer: true})
 	}
 	return nil
 }

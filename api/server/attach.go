@@ -24,11 +24,9 @@ func (s *Server) attach(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	var past engine.Log
-	if r.flag("logs") {
-		if past, err = s.Engine.Views.Logs(gone(r), r.vars["id"], logs.Options{Stdout: r.flag("stdout"), Stderr: r.flag("stderr")}); err != nil {
-			return err
-		}
+	past, err := s.pastOutput(r)
+	if err != nil {
+		return err
 	}
 	c, err := takeOver(w, r, streamKind(r, at.Tty), nil)
 	if err != nil {
@@ -52,6 +50,14 @@ func (s *Server) attach(w http.ResponseWriter, r *request) error {
 		at.Detached()
 	}
 	return nil
+}
+
+// pastOutput is what a client with logs=1 gets before what is new; empty without.
+func (s *Server) pastOutput(r *request) (engine.Log, error) {
+	if !r.flag("logs") {
+		return engine.Log{}, nil
+	}
+	return s.Engine.Views.Logs(gone(r), r.vars["id"], logs.Options{Stdout: r.flag("stdout"), Stderr: r.flag("stderr")})
 }
 
 // complain writes an error where the output would be: it is too late for a status code.
@@ -86,9 +92,26 @@ func (s *Server) attachWebSocket(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
+	past, err := s.pastOutput(r)
+	if err != nil {
+		return err
+	}
 	server := websocket.Server{Handler: func(ws *websocket.Conn) {
 		defer ws.Close()
 		ws.PayloadType = websocket.BinaryFrame
+		if past.Entries != nil {
+			for e, err := range past.Entries {
+				if err != nil {
+					return
+				}
+				if _, err := ws.Write(e.Line); err != nil {
+					return
+				}
+			}
+		}
+		if !r.flag("stream") {
+			return
+		}
 		stream, err := at.Open(gone(r))
 		if err != nil || stream == nil {
 			return

@@ -137,6 +137,9 @@ func (s *Server) pullImage(w http.ResponseWriter, r *request, platform *oci.Plat
 	if err != nil {
 		return err
 	}
+	if name.FamiliarName() == "scratch" {
+		return errdefs.Invalid("'scratch' is a reserved name")
+	}
 	names := []ref.Ref{name}
 	if name.Tag == "" && name.Digest == "" {
 		if names, err = s.everyTag(r, name, creds); err != nil {

@@ -53,7 +53,9 @@ func (b builder) systemMounts() []specs.Mount {
 	if !h.IpcMode.IsHost() || b.Facts.HasPath == nil || b.Facts.HasPath("/dev/mqueue") {
 		mounts = append(mounts, b.mqueue())
 	}
-	mounts = append(mounts, b.shm())
+	if !h.IpcMode.IsNone() {
+		mounts = append(mounts, b.shm())
+	}
 	if b.Record.UserNS.Mode != UserHost && h.NetworkMode.IsHost() {
 		// The kernel lets only the owner of the network namespace mount a new sysfs.
 		mounts[3] = specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
