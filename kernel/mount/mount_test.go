@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"davit/kernel/ns"
+	"davit/kernel/sys"
 	"davit/oci/rootfs"
 )
 
@@ -68,20 +69,29 @@ func TestRootfs(t *testing.T) {
 	for name, test := range map[string]struct {
 		mapping Mapping
 		mount   func(*layers) (*os.File, error)
+		mounted bool // one layer is a mount of its own
 	}{
-		"new-interface":          {Mapping{}, (*layers).mount},
-		"new-interface-idmapped": {mapping, (*layers).mount},
-		"classic":                {Mapping{}, (*layers).classic},
-		"classic-idmapped":       {mapping, (*layers).classic},
+		"new-interface":               {Mapping{}, (*layers).mount, false},
+		"new-interface-idmapped":      {mapping, (*layers).mount, false},
+		"new-interface-idmapped-each": {mapping, (*layers).mount, true},
+		"classic":                     {Mapping{}, (*layers).classic, false},
+		"classic-idmapped":            {mapping, (*layers).classic, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := mountTable(t)
 			r := layersOf(t)
-			l, err := openLayers(r, test.mapping)
-			if err != nil {
+			if test.mounted {
+				mountOver(t, r.Lower[1])
+			}
+			before := mountTable(t)
+			l := &layers{rootfs: r, mapping: test.mapping}
+			defer l.close()
+			l.openBase()
+			if (l.base != nil) != (test.mapping.UserNS != nil) {
+				t.Errorf("one mount for all layers: %v", l.base)
+			}
+			if err := l.open(); err != nil {
 				t.Fatal(err)
 			}
-			defer l.close()
 			tree, err := test.mount(l)
 			if err != nil {
 				t.Fatal(err)
@@ -93,6 +103,42 @@ func TestRootfs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// mountOver puts a tmpfs with the same content over a directory, until the test ends.
+func mountOver(t *testing.T, dir string) {
+	t.Helper()
+	content := os.DirFS(dir)
+	fs, err := sys.FsOpen("tmpfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	if err := sys.FsCreate(fs); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := sys.FsMount(fs, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	if err := os.CopyFS(fmt.Sprintf("/proc/self/fd/%d/", tree.Fd()), content); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "same")); err != nil { // so that the wrong directory shows
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "only1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := sys.MoveMount(tree, nil, dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func look(t *testing.T, tree *os.File, r rootfs.Rootfs, m Mapping) {

@@ -39,11 +39,13 @@ func Rootfs(r rootfs.Rootfs, m Mapping) (*os.File, error) {
 	case len(r.Lower) == 0:
 		return nil, errdefs.Invalid("the root file system has no directory")
 	}
-	l, err := openLayers(r, m)
-	if err != nil {
+	l := &layers{rootfs: r, mapping: m}
+	// To close a detached mount is to wait for the kernel's readers (RCU): nobody needs to wait for that.
+	defer func() { go l.close() }()
+	l.openBase()
+	if err := l.open(); err != nil {
 		return nil, err
 	}
-	defer l.close()
 	return l.mount()
 }
 
@@ -51,6 +53,8 @@ func Rootfs(r rootfs.Rootfs, m Mapping) (*os.File, error) {
 type layers struct {
 	rootfs    rootfs.Rootfs
 	mapping   Mapping
+	base      *os.File   // an idmapped mount that has all of them, or nil
+	baseDir   string     // its path on the host
 	lower     []*os.File // topmost first
 	writable  *os.File   // the parent directory of upper and work; nil for a read-only overlay
 	upper     *os.File
@@ -59,56 +63,97 @@ type layers struct {
 	workName  string
 }
 
-func openLayers(r rootfs.Rootfs, m Mapping) (_ *layers, err error) {
-	l := &layers{rootfs: r, mapping: m}
-	defer func() {
-		if err != nil {
-			l.close()
+// openBase makes one idmapped mount of the deepest directory that all others are below: it costs as much as
+// that of a single layer. Where it does not work each layer gets its own.
+func (l *layers) openBase() {
+	if l.mapping.UserNS == nil {
+		return
+	}
+	dir := filepath.Dir(l.rootfs.Lower[0])
+	for _, other := range append(l.rootfs.Lower[1:len(l.rootfs.Lower):len(l.rootfs.Lower)], l.rootfs.Upper) {
+		for other != "" && !strings.HasPrefix(other, dir+"/") && dir != "/" {
+			dir = filepath.Dir(dir)
 		}
-	}()
-	for _, dir := range slices.Backward(r.Lower) {
-		f, err := l.open(dir)
+	}
+	if dir == "/" {
+		return
+	}
+	if tree, err := Tree(dir, Options{UserNS: l.mapping.UserNS}); err == nil {
+		l.base, l.baseDir = tree, dir
+	}
+}
+
+func (l *layers) open() (err error) {
+	for _, dir := range slices.Backward(l.rootfs.Lower) {
+		f, err := l.openDir(dir)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		l.lower = append(l.lower, f)
 	}
+	r := l.rootfs
 	if r.Upper == "" {
-		return l, nil
+		return nil
 	}
 	if filepath.Dir(r.Upper) != filepath.Dir(r.Work) {
-		return nil, errdefs.Invalid("upper directory %s and work directory %s are not beside each other", r.Upper, r.Work)
+		return errdefs.Invalid("upper directory %s and work directory %s are not beside each other", r.Upper, r.Work)
 	}
-	if l.writable, err = l.open(filepath.Dir(r.Upper)); err != nil {
-		return nil, err
+	if l.writable, err = l.openDir(filepath.Dir(r.Upper)); err != nil {
+		return err
 	}
 	l.upperName, l.workName = filepath.Base(r.Upper), filepath.Base(r.Work)
 	const flags = syscall.O_DIRECTORY | oPath
 	if l.upper, err = sys.OpenIn(l.writable, l.upperName, flags, 0, sys.ResolveBeneath); err != nil {
-		return nil, fmt.Errorf("open %s: %w", r.Upper, err)
+		return fmt.Errorf("open %s: %w", r.Upper, err)
 	}
 	if l.work, err = sys.OpenIn(l.writable, l.workName, flags, 0, sys.ResolveBeneath); err != nil {
-		return nil, fmt.Errorf("open %s: %w", r.Work, err)
+		return fmt.Errorf("open %s: %w", r.Work, err)
 	}
-	return l, nil
+	return nil
 }
 
 const oPath = 0x200000 // O_PATH, which package syscall lacks
 
-// open returns a descriptor of a layer's directory, in an idmapped mount of its own when ids are mapped.
-func (l *layers) open(dir string) (*os.File, error) {
-	if l.mapping.UserNS != nil {
-		return Tree(dir, Options{UserNS: l.mapping.UserNS})
+// openDir returns a descriptor of a directory, in an idmapped mount when ids are mapped.
+func (l *layers) openDir(dir string) (*os.File, error) {
+	if l.mapping.UserNS == nil {
+		f, err := sys.OpenPath(dir)
+		if err != nil {
+			return nil, fmt.Errorf("open layer %s: %w", dir, err)
+		}
+		return f, nil
 	}
-	f, err := sys.OpenPath(dir)
+	if f := l.below(dir); f != nil {
+		return f, nil
+	}
+	return Tree(dir, Options{UserNS: l.mapping.UserNS})
+}
+
+// below opens a directory in base, which lacks the mounts below it: nil when what is found there is not
+// what the path means on the host.
+func (l *layers) below(dir string) *os.File {
+	if l.base == nil {
+		return nil
+	}
+	name, err := filepath.Rel(l.baseDir, dir)
 	if err != nil {
-		return nil, fmt.Errorf("open layer %s: %w", dir, err)
+		return nil
 	}
-	return f, nil
+	f, err := sys.OpenIn(l.base, name, syscall.O_DIRECTORY|oPath, 0, sys.ResolveBeneath|sys.ResolveNoSymlinks)
+	if err != nil {
+		return nil
+	}
+	found, err := f.Stat()
+	meant, alsoErr := os.Stat(dir)
+	if err != nil || alsoErr != nil || !os.SameFile(found, meant) {
+		f.Close()
+		return nil
+	}
+	return f
 }
 
 func (l *layers) close() {
-	for _, f := range append(l.lower, l.writable, l.upper, l.work) {
+	for _, f := range append(l.lower, l.writable, l.upper, l.work, l.base) {
 		if f != nil {
 			f.Close()
 		}
@@ -233,10 +278,15 @@ func explain(fs *os.File, err error) error {
 
 // classic mounts with mount(2) from a thread in a mount namespace of its own, which ends with the
 // thread; the returned tree has left it by then. Layers have short names there, because mount(2) takes
-// one page of options.
+// one page of options, and each is the root of a mount, because that is what can be attached.
 func (l *layers) classic() (tree *os.File, err error) {
+	own := &layers{rootfs: l.rootfs, mapping: l.mapping}
+	defer own.close()
+	if err := own.open(); err != nil {
+		return nil, err
+	}
 	err = sys.OnDyingThread(func() error {
-		tree, err = l.classicOnThread()
+		tree, err = own.classicOnThread()
 		return err
 	})
 	return tree, err

@@ -9,26 +9,28 @@ import (
 
 // Numbers of linux/if_link.h, linux/veth.h and linux/if_addr.h that package syscall lacks.
 const (
-	iflaMaster     = 10
-	iflaLinkInfo   = 18
-	iflaNetNSFd    = 28
-	iflaProtInfo   = 12
-	iflaAFSpec     = 26
-	inet6GenMode   = 8 // IFLA_INET6_ADDR_GEN_MODE
-	genModeNone    = 1
-	iflaInfoKind   = 1
-	iflaInfoData   = 2
-	vethInfoPeer   = 1
-	brPortState    = 1
-	brPortMode     = 4 // hairpin
-	brPortIsolated = 33
-	brForwardDelay = 1
-	ifaFlags       = 8
-	ifaFNoDAD      = 0x02
-	ndaLLAddr      = 2
-	ntfMaster      = 0x04 // the bridge's own table
-	nudStatic      = 0x40 // static: does not age, and moves when the address shows up elsewhere
-	nested         = 0x8000
+	iflaMaster      = 10
+	iflaLinkInfo    = 18
+	iflaNetNSFd     = 28
+	iflaProtInfo    = 12
+	iflaAFSpec      = 26
+	inet6GenMode    = 8  // IFLA_INET6_ADDR_GEN_MODE
+	iflaNumTxQueues = 31 // IFLA_NUM_TX_QUEUES
+	iflaNumRxQueues = 32 // IFLA_NUM_RX_QUEUES
+	genModeNone     = 1
+	iflaInfoKind    = 1
+	iflaInfoData    = 2
+	vethInfoPeer    = 1
+	brPortState     = 1
+	brPortMode      = 4 // hairpin
+	brPortIsolated  = 33
+	brForwardDelay  = 1
+	ifaFlags        = 8
+	ifaFNoDAD       = 0x02
+	ndaLLAddr       = 2
+	ntfMaster       = 0x04 // the bridge's own table
+	nudStatic       = 0x40 // static: does not age, and moves when the address shows up elsewhere
+	nested          = 0x8000
 )
 
 // Request is one rtnetlink message, without sequence number. Describe names it in errors.
@@ -107,7 +109,7 @@ func AddVeth(v Veth) Request {
 	if v.PeerMAC != nil {
 		peer = peer.attr(syscall.IFLA_ADDRESS, v.PeerMAC)
 	}
-	peer = peer.u32(iflaNetNSFd, uint32(v.PeerNS))
+	peer = peer.oneQueue().u32(iflaNetNSFd, uint32(v.PeerNS))
 	m := linkHeader(0, 0, 0, 0).text(syscall.IFLA_IFNAME, v.Name).u32(syscall.IFLA_MTU, uint32(v.MTU))
 	if v.Master != 0 {
 		m = m.u32(iflaMaster, uint32(v.Master))
@@ -116,9 +118,13 @@ func AddVeth(v Veth) Request {
 		m = m.attr(syscall.IFLA_ADDRESS, v.MAC)
 	}
 	info := message{}.attr(iflaInfoKind, []byte("veth")).nest(iflaInfoData, message{}.nest(vethInfoPeer, peer))
-	m = m.nest(iflaLinkInfo, info)
+	m = m.oneQueue().nest(iflaLinkInfo, info)
 	return Request{syscall.RTM_NEWLINK, syscall.NLM_F_CREATE | syscall.NLM_F_EXCL, m, "add veth " + v.Name}
 }
+
+// oneQueue asks for what a veth has in use anyway. Without it the kernel makes a queue for each processor,
+// takes all but one out of service again, and waits for the network stack (synchronize_net) each time.
+func (m message) oneQueue() message { return m.u32(iflaNumTxQueues, 1).u32(iflaNumRxQueues, 1) }
 
 // AddBridge makes a bridge that forwards from its first moment on; it is down. mac nil: random.
 func AddBridge(name string, mtu int, mac []byte) Request {
