@@ -13,6 +13,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"davit/cli/opts"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
 )
@@ -32,18 +33,18 @@ type buildFlags struct {
 
 func (f *buildFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&f.tags, "tag", "t", nil, `Name and optionally a tag in the "name:tag" format`)
+	flags.VarP(opts.ListOf(&f.tags), "tag", "t", `Name and optionally a tag in the "name:tag" format`)
 	flags.StringVarP(&f.file, "file", "f", "", `Name of the Dockerfile (default: "PATH/Dockerfile")`)
-	flags.StringArrayVar(&f.args, "build-arg", nil, "Set build-time variables")
-	flags.StringArrayVar(&f.labels, "label", nil, "Set metadata for an image")
+	flags.Var(opts.ListOf(&f.args), "build-arg", "Set build-time variables")
+	flags.Var(opts.ListOf(&f.labels), "label", "Set metadata for an image")
 	flags.StringVar(&f.target, "target", "", "Set the target build stage to build")
 	flags.BoolVar(&f.noCache, "no-cache", false, "Do not use cache when building the image")
 	flags.BoolVar(&f.pull, "pull", false, "Always attempt to pull a newer version of the image")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "Suppress the build output and print image ID on success")
 	flags.StringVar(&f.iidFile, "iidfile", "", "Write the image ID to the file")
 	flags.StringVar(&f.network, "network", "default", "Set the networking mode for the RUN instructions during build")
-	flags.StringArrayVar(&f.hosts, "add-host", nil, `Add a custom host-to-IP mapping ("host:ip")`)
-	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "Ulimit options")
+	flags.Var(opts.ListOf(&f.hosts), "add-host", `Add a custom host-to-IP mapping ("host:ip")`)
+	flags.Var(opts.ListOf(&f.ulimits), "ulimit", "Ulimit options")
 	flags.StringSliceVar(&f.cacheFrom, "cache-from", nil, "Images to consider as cache sources")
 	flags.StringSliceVar(&f.security, "security-opt", nil, "Security options")
 	flags.BoolVar(&f.remove, "rm", true, "Remove intermediate containers after a successful build")
@@ -74,9 +75,9 @@ func (f *buildFlags) addBuildx(cmd *cobra.Command) {
 	flags.StringVar(&f.progress, "progress", "auto", `Type of progress output ("auto", "plain", "tty", "quiet")`)
 	flags.BoolVar(&f.load, "load", false, "Have the image among the engine's (it always is)")
 	flags.BoolVar(&f.push, "push", false, "Push the image's tags after the build")
-	flags.StringArrayVar(&f.secrets, "secret", nil, "Secret to expose to the build (needs BuildKit)")
-	flags.StringArrayVar(&f.ssh, "ssh", nil, "SSH agent socket or keys to expose to the build (needs BuildKit)")
-	flags.StringArrayVarP(&f.outputs, "output", "o", nil, "Output destination (needs BuildKit, but for type=image and type=docker)")
+	flags.Var(opts.ListOf(&f.secrets), "secret", "Secret to expose to the build (needs BuildKit)")
+	flags.Var(opts.ListOf(&f.ssh), "ssh", "SSH agent socket or keys to expose to the build (needs BuildKit)")
+	flags.VarP(opts.ListOf(&f.outputs), "output", "o", "Output destination (needs BuildKit, but for type=image and type=docker)")
 	flags.StringVar(&f.provenance, "provenance", "", `Attestation of the build ("false" only)`)
 	flags.StringVar(&f.sbom, "sbom", "", `List of the image's parts ("false" only)`)
 }

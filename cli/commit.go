@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/api/client"
+	"davit/cli/opts"
 	"davit/oci/ref"
 )
 
@@ -50,7 +51,7 @@ func (a *app) commitCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&author, "author", "a", "", `Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")`)
-	flags.StringArrayVarP(&changes, "change", "c", nil, "Apply Dockerfile instruction to the created image")
+	flags.VarP(opts.ListOf(&changes), "change", "c", "Apply Dockerfile instruction to the created image")
 	flags.StringVarP(&message, "message", "m", "", "Commit message")
 	flags.BoolVarP(&pause, "pause", "p", true, "Pause container during commit")
 	flags.BoolVar(&noPause, "no-pause", false, "Disable pausing container during commit")

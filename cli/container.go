@@ -6,6 +6,8 @@ import (
 	"github.com/docker/go-units"
 	"github.com/moby/moby/api/types/container"
 	"github.com/spf13/cobra"
+
+	"davit/cli/opts"
 )
 
 // containerCommand holds the verbs of containers again, under docker's newer names.
@@ -58,6 +60,6 @@ func (a *app) pruneContainersCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
-	cmd.Flags().StringArrayVar(&filter, "filter", nil, `Provide filter values (e.g. "until=<timestamp>")`)
+	cmd.Flags().Var(opts.ListOf(&filter), "filter", `Provide filter values (e.g. "until=<timestamp>")`)
 	return cmd
 }

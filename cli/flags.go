@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"davit/cli/opts"
 	"davit/oci/errdefs"
 )
 
@@ -76,7 +77,7 @@ func pairs(words []string) map[string]string {
 }
 
 func addFilter(cmd *cobra.Command, filters *[]string) {
-	cmd.Flags().StringArrayVarP(filters, "filter", "f", nil, "Filter output based on conditions provided")
+	cmd.Flags().VarP(opts.ListOf(filters), "filter", "f", "Filter output based on conditions provided")
 }
 
 const formatHelp = `Format output: "table", "table TEMPLATE", "json", or a Go template`

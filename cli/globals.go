@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/api/client"
+	"davit/cli/opts"
 )
 
 // defaultHost is where davitd listens when nothing else is said.
@@ -27,6 +28,7 @@ type globals struct {
 	hosts                  []string
 	config, context, level string
 	debug, tls, verify     bool
+	version                bool
 	ca, cert, key          string
 }
 
@@ -35,11 +37,12 @@ var valueFlags = []string{"-H", "--host", "--config", "-c", "--context", "-l", "
 
 func (g *globals) add(root *cobra.Command) {
 	flags := root.Flags()
-	flags.StringArrayVarP(&g.hosts, "host", "H", nil, "Engine socket to connect to (unix://, tcp://, ssh://)")
+	flags.VarP(opts.ListOf(&g.hosts), "host", "H", "Engine socket to connect to (unix://, tcp://, ssh://)")
 	flags.StringVar(&g.config, "config", configDir(), "Directory of the client's configuration")
 	flags.StringVarP(&g.context, "context", "c", "", "Name of the context to use (\"default\" is the only one)")
 	flags.StringVarP(&g.level, "log-level", "l", "info", `Logging level ("debug", "info", "warn", "error", "fatal")`)
 	flags.BoolVarP(&g.debug, "debug", "D", false, "Enable debug mode")
+	flags.BoolVarP(&g.version, "version", "v", false, "Print version information and quit")
 	flags.BoolVar(&g.tls, "tls", false, "Use TLS; implied by --tlsverify")
 	flags.BoolVar(&g.verify, "tlsverify", os.Getenv("DOCKER_TLS_VERIFY") != "", "Use TLS and verify the engine")
 	certs := os.Getenv("DOCKER_CERT_PATH")

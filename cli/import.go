@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/api/client"
+	"davit/cli/opts"
 	"davit/oci/ref"
 )
 
@@ -48,7 +49,7 @@ func (a *app) importCommand() *cobra.Command {
 			return a.follow(cmd.Context(), request, display(a.out))
 		},
 	}
-	cmd.Flags().StringArrayVarP(&changes, "change", "c", nil, "Apply Dockerfile instruction to the created image")
+	cmd.Flags().VarP(opts.ListOf(&changes), "change", "c", "Apply Dockerfile instruction to the created image")
 	cmd.Flags().StringVarP(&message, "message", "m", "", "Set commit message for imported image")
 	addPlatform(cmd, &platform)
 	return cmd

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/cli/format"
+	"davit/cli/opts"
 	"davit/oci/errdefs"
 )
 
@@ -65,7 +66,7 @@ func (a *app) networkCreateCommand() *cobra.Command {
 func (f *networkFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.attachable, "attachable", false, "Enable manual container attachment")
-	flags.StringArrayVar(&f.aux, "aux-address", nil, "Auxiliary IPv4 or IPv6 addresses used by Network driver")
+	flags.Var(opts.ListOf(&f.aux), "aux-address", "Auxiliary IPv4 or IPv6 addresses used by Network driver")
 	flags.StringVar(&f.from, "config-from", "", "The network from which to copy the configuration")
 	flags.BoolVar(&f.configOnly, "config-only", false, "Create a configuration only network")
 	flags.StringVarP(&f.driver, "driver", "d", "bridge", "Driver to manage the Network")
@@ -74,11 +75,11 @@ func (f *networkFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.internal, "internal", false, "Restrict external access to the network")
 	flags.StringSliceVar(&f.ranges, "ip-range", nil, "Allocate container ip from a sub-range")
 	flags.StringVar(&f.ipamDriver, "ipam-driver", "default", "IP Address Management Driver")
-	flags.StringArrayVar(&f.ipamOpts, "ipam-opt", nil, "Set IPAM driver specific options")
+	flags.Var(opts.ListOf(&f.ipamOpts), "ipam-opt", "Set IPAM driver specific options")
 	flags.BoolVar(&f.ipv4, "ipv4", true, "Enable or disable IPv4 address assignment")
 	flags.BoolVar(&f.ipv6, "ipv6", false, "Enable or disable IPv6 address assignment")
-	flags.StringArrayVar(&f.labels, "label", nil, "Set metadata on a network")
-	flags.StringArrayVarP(&f.opts, "opt", "o", nil, "Set driver specific options")
+	flags.Var(opts.ListOf(&f.labels), "label", "Set metadata on a network")
+	flags.VarP(opts.ListOf(&f.opts), "opt", "o", "Set driver specific options")
 	flags.StringVar(&f.scope, "scope", "", "Control the network's scope")
 	flags.StringSliceVar(&f.subnets, "subnet", nil, "Subnet in CIDR format that represents a network segment")
 }
@@ -215,7 +216,7 @@ func (a *app) networkListCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&filters, "filter", "f", nil, `Provide filter values (e.g. "driver=bridge")`)
+	flags.VarP(opts.ListOf(&filters), "filter", "f", `Provide filter values (e.g. "driver=bridge")`)
 	addFormat(cmd, &spec)
 	flags.BoolVar(&noTrunc, "no-trunc", false, "Do not truncate the output")
 	flags.BoolVarP(&quiet, "quiet", "q", false, "Only display network IDs")

@@ -6,6 +6,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/spf13/cobra"
 
+	"davit/cli/opts"
 	"davit/oci/errdefs"
 )
 
@@ -37,7 +38,7 @@ func (a *app) networkConnectCommand() *cobra.Command {
 	flags.IntVar(&f.priority, "gw-priority", 0, "Highest gw-priority provides the default gateway. Accepts positive and negative values.")
 	flags.StringVar(&f.ip, "ip", "", `IPv4 address (e.g., "172.30.100.104")`)
 	flags.StringVar(&f.ip6, "ip6", "", `IPv6 address (e.g., "2001:db8::33")`)
-	flags.StringArrayVar(&f.links, "link", nil, "Add link to another container")
+	flags.Var(opts.ListOf(&f.links), "link", "Add link to another container")
 	flags.StringSliceVar(&f.linkLocal, "link-local-ip", nil, "Add a link-local address for the container")
 	return cmd
 }

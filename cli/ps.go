@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/cli/format"
+	"davit/cli/opts"
 )
 
 var psHeadings = format.Headings{
@@ -61,7 +62,7 @@ func (a *app) listContainers(use string) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&all, "all", "a", false, "Show all containers (default shows just running)")
-	flags.StringArrayVarP(&filter, "filter", "f", nil, "Filter output based on conditions provided")
+	flags.VarP(opts.ListOf(&filter), "filter", "f", "Filter output based on conditions provided")
 	flags.StringVar(&spec, "format", "", "Format output using a custom template")
 	flags.IntVarP(&last, "last", "n", -1, "Show n last created containers (includes all states)")
 	flags.BoolVarP(&latest, "latest", "l", false, "Show the latest created container (includes all states)")

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/api/client"
+	"davit/internal/version"
 )
 
 // exitError ends the program with a status of its own. An empty message prints nothing.
@@ -44,11 +45,21 @@ func Main(args []string) int {
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	root := a.root(args)
 	root.SetArgs(args)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGPIPE)
-	defer stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go untilBroken(cancel)
 	root.SetContext(ctx)
 	err := root.Execute()
 	return a.report(err)
+}
+
+// untilBroken waits for somebody to stop reading what is printed. It is not undone: that would hold up the
+// end of every command.
+func untilBroken(cancel func()) {
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	<-broken
+	cancel()
 }
 
 // report prints an error and returns the exit status that goes with it.
@@ -95,6 +106,10 @@ func (a *app) root(args []string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("davit: '%s' is not a davit command.\nSee 'davit --help'", args[0])
+			}
+			if a.global.version {
+				fmt.Fprintln(a.out, "davit version "+version.Version)
+				return nil
 			}
 			return cmd.Help()
 		},

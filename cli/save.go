@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/api/client"
+	"davit/cli/opts"
 )
 
 func (a *app) saveCommand() *cobra.Command {
@@ -34,7 +35,7 @@ func (a *app) saveCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Write to a file, instead of STDOUT")
-	cmd.Flags().StringArrayVar(&since, "since", nil, "Save only what is not in this image, which must be there where the archive is loaded; may be repeated")
+	cmd.Flags().Var(opts.ListOf(&since), "since", "Save only what is not in this image, which must be there where the archive is loaded; may be repeated")
 	cmd.Flags().StringSliceVar(&platforms, "platform", nil, "Save only the given platform variant")
 	return cmd
 }

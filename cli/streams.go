@@ -245,16 +245,18 @@ func (a *app) followSize(ctx context.Context, path string) (stop func()) {
 }
 
 // catchSignals keeps the signals that this process gets for forward; nil when they are not to be caught.
+// It does so while the engine is at work: for each signal the Go runtime wakes a thread and waits for it.
 func catchSignals(on bool) chan os.Signal {
 	if !on {
 		return nil
 	}
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGALRM)
+	go signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGCONT, syscall.SIGALRM)
 	return signals
 }
 
-// forward passes signals to the container, until stop is called.
+// forward passes signals to the container, until stop is called. They stay caught: what comes after that
+// is this process's end, and to give them up one by one takes as long as all the rest of it.
 func (a *app) forward(ctx context.Context, id string, signals chan os.Signal) (stop func()) {
 	if signals == nil {
 		return func() {}
@@ -271,5 +273,5 @@ func (a *app) forward(ctx context.Context, id string, signals chan os.Signal) (s
 			}
 		}
 	}()
-	return func() { signal.Stop(signals); cancel() }
+	return cancel
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/cli/format"
+	"davit/cli/opts"
 	"davit/oci/errdefs"
 )
 
@@ -45,8 +46,8 @@ func (a *app) volumeCreateCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&driver, "driver", "d", "local", "Specify volume driver name")
-	flags.StringArrayVar(&labels, "label", nil, "Set metadata for a volume")
-	flags.StringArrayVarP(&options, "opt", "o", nil, "Set driver specific options")
+	flags.Var(opts.ListOf(&labels), "label", "Set metadata for a volume")
+	flags.VarP(opts.ListOf(&options), "opt", "o", "Set driver specific options")
 	return cmd
 }
 
@@ -99,7 +100,7 @@ func (a *app) volumeListCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&filters, "filter", "f", nil, `Provide filter values (e.g. "dangling=true")`)
+	flags.VarP(opts.ListOf(&filters), "filter", "f", `Provide filter values (e.g. "dangling=true")`)
 	addFormat(cmd, &spec)
 	flags.BoolVarP(&quiet, "quiet", "q", false, "Only display volume names")
 	return cmd
@@ -209,7 +210,7 @@ func (a *app) removeEach(cmd *cobra.Command, kind string, names []string, force 
 
 // addPruneFlags adds what every prune has.
 func addPruneFlags(cmd *cobra.Command, force *bool, filters *[]string) {
-	cmd.Flags().StringArrayVar(filters, "filter", nil, `Provide filter values (e.g. "until=<timestamp>")`)
+	cmd.Flags().Var(opts.ListOf(filters), "filter", `Provide filter values (e.g. "until=<timestamp>")`)
 	cmd.Flags().BoolVarP(force, "force", "f", false, "Do not prompt for confirmation")
 }
 
