@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"davit/oci/errdefs"
@@ -16,6 +17,7 @@ import (
 const registryUsage = `Usage:  davit registry serve [OPTIONS]
         davit registry tags [--history] REPOSITORY
         davit registry rollback REPOSITORY:TAG[@{N}]
+        davit registry quota REPOSITORY
         davit registry scrub [--root ROOT] [--rate BYTES]
 
 Run a registry: push to it and pull from it with davit, docker, podman or skopeo. Every tag keeps a log of
@@ -43,18 +45,19 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	flags.DurationVar(&c.CollectEvery, "collect-every", time.Hour, "how often what nothing refers to is removed; 0 for never")
 	flags.DurationVar(&c.CollectGrace, "collect-grace", 24*time.Hour, "how long a blob is kept that no manifest refers to yet")
 	scrubFlags(flags, &c)
+	quotaFlags(flags, &c)
 	flags.DurationVar(&c.HistoryKeep, "history-keep", 30*24*time.Hour, "how long what a tag named, and what was deleted, can be brought back")
 	flags.Func("immutable", "tags that stay as they are once pushed, as TAG or REPOSITORY:TAG with * for any characters; may be repeated", func(pattern string) error {
 		c.Immutable = append(c.Immutable, pattern)
 		return nil
 	})
-	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots, rules for repositories and upstreams, read again when it changes")
+	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots, rules and quotas for repositories, and upstreams, read again when it changes")
 	flags.BoolVar(&c.RedirectBlobs, "redirect-blobs", false, "with a bucket: send clients there for blobs, by signed addresses that they must be able to reach")
 	flags.BoolVar(&c.NoDeltas, "no-deltas", false, "send layers whole, also to engines that could do with what is new in them")
 	flags.BoolVar(&c.NoPages, "no-pages", false, "serve no web pages, only the API")
 	cacheFlags(flags, &c)
 	flags.StringVar(&c.AccessLog, "access-log", "", "file to append a line of JSON to for every request; - for standard output")
-	if len(args) > 0 && (args[0] == "tags" || args[0] == "rollback") {
+	if len(args) > 0 && slices.Contains([]string{"tags", "rollback", "quota"}, args[0]) {
 		return useRegistry(ctx, args, os.Stdout, output, log)
 	}
 	if len(args) > 0 && args[0] == "scrub" {
@@ -65,7 +68,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
 			return flag.ErrHelp
 		}
-		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"tags\", \"rollback\" and \"scrub\"", args[0])
+		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"tags\", \"rollback\", \"quota\" and \"scrub\"", args[0])
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

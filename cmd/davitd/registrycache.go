@@ -2,11 +2,7 @@ package main
 
 import (
 	"flag"
-	"fmt"
-	"math"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"davit/oci/errdefs"
@@ -31,23 +27,5 @@ func cacheFlags(flags *flag.FlagSet, c *registry.Config) {
 	})
 	flags.DurationVar(&c.CacheAge, "cache-age", 90*24*time.Hour, "how long cached content is kept without use; 0 for ever")
 	flags.StringVar(&c.CacheDir, "cache-dir", "/var/cache/davit/registry", "with a bucket as --root: directory for what arrives from upstreams")
-	flags.Func("cache-size", "bytes of cached blobs to keep, such as 500G; what was not used for longest goes (default no limit)", func(s string) (err error) {
-		c.CacheSize, err = parseSize(s)
-		return err
-	})
-}
-
-// parseSize reads a count of bytes with a unit of 1024s: "500G", "10MiB".
-func parseSize(s string) (int64, error) {
-	digits := strings.TrimRight(s, "bBiI")
-	unit := int64(1)
-	if i := strings.IndexAny(digits, "kKmMgGtT"); i >= 0 && i == len(digits)-1 {
-		unit = 1 << (10 * (1 + strings.IndexByte("kmgt", digits[i]|0x20)))
-		digits = digits[:i]
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n <= 0 || n > math.MaxInt64/unit {
-		return 0, fmt.Errorf("%q: want bytes, such as 500G", s)
-	}
-	return n * unit, nil
+	sizeVar(flags, &c.CacheSize, "cache-size", "bytes of cached blobs to keep, such as 500G; what was not used for longest goes (default no limit)")
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"davit/oci/errdefs"
+	"davit/registry/quota"
 	registry "davit/registry/server"
 )
 
@@ -21,10 +22,20 @@ func scrubFlags(flags *flag.FlagSet, c *registry.Config) {
 }
 
 func sizeVar(flags *flag.FlagSet, to *int64, name, usage string) {
-	flags.Func(name, usage, func(s string) (err error) {
-		*to, err = parseSize(s)
+	flags.Func(name, usage, func(s string) error {
+		size, err := quota.ParseSize(s)
+		*to = int64(size)
 		return err
 	})
+}
+
+// quotaFlags are the bounds of repositories for which the file of rules has none.
+func quotaFlags(flags *flag.FlagSet, c *registry.Config) {
+	flags.Func("quota", "bytes that a repository may hold for which --config has no quota, such as 50G (default any number)", func(s string) (err error) {
+		c.Quota.Bytes, err = quota.ParseSize(s)
+		return err
+	})
+	flags.IntVar(&c.Quota.Tags, "quota-tags", 0, "tags that a repository may have for which --config has no quota; 0 for any number")
 }
 
 // maintainRegistry is what works on a registry's content itself, while registries serve it or not.

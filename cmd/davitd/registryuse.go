@@ -19,7 +19,7 @@ import (
 	"davit/registry/client"
 )
 
-// useRegistry is "davit registry tags" and "davit registry rollback".
+// useRegistry is "davit registry tags", "rollback" and "quota".
 func useRegistry(ctx context.Context, args []string, out, errs io.Writer, log *slog.Logger) error {
 	flags := flag.NewFlagSet("davit registry "+args[0], flag.ContinueOnError)
 	flags.SetOutput(errs)
@@ -50,6 +50,8 @@ func useRegistry(ctx context.Context, args []string, out, errs io.Writer, log *s
 	switch {
 	case args[0] == "rollback":
 		return rollback(ctx, repo, name, number, out)
+	case args[0] == "quota":
+		return printQuota(ctx, repo, out)
 	case history:
 		return printHistory(ctx, repo, out)
 	}

@@ -111,6 +111,9 @@ func (s *Server) startUpload(r request) error {
 	if oci.Digest(algorithm+":").Hash() == nil {
 		return fail("DIGEST_INVALID", "unsupported digest algorithm %q (sha256 and sha512 are supported)", algorithm)
 	}
+	if _, err := s.body(r, 0); err != nil {
+		return err
+	}
 	id, err := s.store.CreateUpload(r.Context(), algorithm)
 	if err != nil {
 		return err
@@ -137,13 +140,16 @@ func (s *Server) mountBlob(r request, mount, from string) (done bool, err error)
 			return false, nil
 		}
 	}
-	if _, err := s.repository(from).hasBlob(r.Context(), d); err != nil {
-		if errors.Is(err, errdefs.ErrNotFound) {
-			return false, nil
-		}
+	size, err := s.repository(from).hasBlob(r.Context(), d)
+	if err != nil {
+		return false, ignoreMissing(err)
+	}
+	admitted, err := s.admit(r, map[oci.Digest]int64{d: size}, nil)
+	if err != nil {
 		return false, err
 	}
-	if err := r.repo.linkBlob(r.Context(), d); err != nil {
+	err = r.repo.linkBlob(r.Context(), d)
+	if admitted(err == nil); err != nil {
 		return false, err
 	}
 	return true, r.created("blobs", d)
@@ -212,8 +218,14 @@ func (s *Server) append(r request) (int64, error) {
 			return end, fail("SIZE_INVALID", "Content-Range says %d bytes, Content-Length %d", want, r.ContentLength)
 		}
 	}
-	newEnd, err := s.store.AppendUpload(r.Context(), r.arg, end, r.Body)
+	body, err := s.body(r, end)
+	if err != nil {
+		return end, s.refuseUpload(r, err)
+	}
+	newEnd, err := s.store.AppendUpload(r.Context(), r.arg, end, body)
 	switch {
+	case errors.Is(err, errdefs.ErrForbidden):
+		return newEnd, s.refuseUpload(r, err)
 	case errors.Is(err, errdefs.ErrConflict):
 		return newEnd, fail("RANGE_INVALID", "%w", err)
 	case err != nil && (r.Context().Err() != nil || errors.Is(err, io.ErrUnexpectedEOF)):
@@ -248,17 +260,31 @@ func (s *Server) finishUpload(r request) error {
 			return err
 		}
 	}
-	if _, err := s.store.CommitUpload(r.Context(), r.arg, d); err != nil {
-		switch {
-		case errors.Is(err, errdefs.ErrInvalid):
-			return fail("DIGEST_INVALID", "%w", err)
-		case errors.Is(err, errdefs.ErrConflict):
-			return fail("BLOB_UPLOAD_INVALID", "%w", err)
-		}
+	size, err := s.store.UploadOffset(r.Context(), r.arg)
+	if err != nil {
 		return unknown(err, "BLOB_UPLOAD_UNKNOWN")
 	}
-	if err := r.repo.linkBlob(r.Context(), d); err != nil {
+	done, err := s.admit(r, map[oci.Digest]int64{d: size}, nil)
+	if err != nil {
+		return s.refuseUpload(r, err)
+	}
+	err = s.commit(r, d)
+	if done(err == nil); err != nil {
 		return err
 	}
 	return r.created("blobs", d)
+}
+
+// commit makes an upload a blob of the repository.
+func (s *Server) commit(r request, d oci.Digest) error {
+	_, err := s.store.CommitUpload(r.Context(), r.arg, d)
+	switch {
+	case errors.Is(err, errdefs.ErrInvalid):
+		return fail("DIGEST_INVALID", "%w", err)
+	case errors.Is(err, errdefs.ErrConflict):
+		return fail("BLOB_UPLOAD_INVALID", "%w", err)
+	case err != nil:
+		return unknown(err, "BLOB_UPLOAD_UNKNOWN")
+	}
+	return r.repo.linkBlob(r.Context(), d)
 }

@@ -116,7 +116,7 @@ func (s repositories) Attach(ctx context.Context, name string, manifest []byte, 
 			return err
 		}
 	}
-	if err := repo.holds(ctx, e.Blobs); err != nil {
+	if _, err := repo.holds(ctx, e.Blobs); err != nil {
 		return err
 	}
 	return s.storeImage(ctx, repo, oci.DigestOf(manifest), manifest, doc, e)

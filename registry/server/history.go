@@ -15,6 +15,7 @@ import (
 	"davit/oci"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
+	"davit/registry/pattern"
 	"davit/registry/storage"
 )
 
@@ -221,28 +222,13 @@ func (s *Server) mayMove(repo repository, tag string, now, d oci.Digest) error {
 // immutable says whether one of the patterns covers a tag. A pattern is TAG or REPOSITORY:TAG, with "*"
 // for any characters, slashes too.
 func (s *Server) immutable(name, tag string) bool {
-	return slices.ContainsFunc(s.options.Immutable, func(pattern string) bool {
-		repo, tags, ok := strings.Cut(pattern, ":")
+	return slices.ContainsFunc(s.options.Immutable, func(tagged string) bool {
+		repo, tags, ok := strings.Cut(tagged, ":")
 		if !ok {
-			repo, tags = "*", pattern
+			repo, tags = "*", tagged
 		}
-		return matches(repo, name) && matches(tags, tag)
+		return pattern.Match(repo, name) && pattern.Match(tags, tag)
 	})
-}
-
-// matches compares with a pattern in which "*" stands for any characters.
-func matches(pattern, s string) bool {
-	first, rest, star := strings.Cut(pattern, "*")
-	if !star {
-		return pattern == s
-	}
-	s, ok := strings.CutPrefix(s, first)
-	for i := 0; ok && i <= len(s); i++ {
-		if matches(rest, s[i:]) {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *Server) listHistory(r request) error {
@@ -339,7 +325,7 @@ func (s *Server) restore(r request, d oci.Digest) error {
 	if err != nil {
 		return err
 	}
-	if err := r.repo.holds(ctx, e.Blobs); err != nil {
+	if _, err := r.repo.holds(ctx, e.Blobs); err != nil {
 		return err
 	}
 	if err := s.storeImage(ctx, r.repo, d, content, doc, e); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"davit/oci"
+	"davit/registry/pattern"
 )
 
 func (f *fixture) history(repo, tag string) []Move {
@@ -159,7 +160,7 @@ func TestMatches(t *testing.T) {
 		pattern, s string
 		want       bool
 	}{{"a", "a", true}, {"a", "ab", false}, {"a*", "ab/c", true}, {"*c", "ab/c", true}, {"a*b*c", "axxbxc", true}, {"a*b*c", "axc", false}, {"*", "", true}} {
-		if got := matches(c.pattern, c.s); got != c.want {
+		if got := pattern.Match(c.pattern, c.s); got != c.want {
 			t.Errorf("matches(%q, %q) = %v", c.pattern, c.s, got)
 		}
 	}

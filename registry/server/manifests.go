@@ -109,7 +109,8 @@ func (s *Server) putManifest(r request) error {
 	if err != nil {
 		return err
 	}
-	if err := r.repo.holds(r.Context(), e.Blobs); err != nil {
+	sizes, err := r.repo.holds(r.Context(), e.Blobs)
+	if err != nil {
 		return err
 	}
 	for _, tag := range tags {
@@ -121,8 +122,13 @@ func (s *Server) putManifest(r request) error {
 			return err
 		}
 	}
-	err = s.name(r, tags, d, func() error { return s.storeImage(r.Context(), r.repo, d, content, doc, e) })
+	sizes[d] = e.Size
+	done, err := s.admit(r, sizes, tags)
 	if err != nil {
+		return err
+	}
+	err = s.name(r, tags, d, func() error { return s.storeImage(r.Context(), r.repo, d, content, doc, e) })
+	if done(err == nil); err != nil {
 		return err
 	}
 	if doc.Subject != nil {
@@ -236,12 +242,18 @@ func (s *Server) name(r request, tags []string, d oci.Digest, store func() error
 	}
 }
 
-// holds fails unless all the blobs are in the repository.
-func (r repository) holds(ctx context.Context, blobs []oci.Digest) error {
-	return r.eachBlob(ctx, blobs, func(ctx context.Context, d oci.Digest) error {
-		_, err := r.hasBlob(ctx, d)
+// holds fails unless all the blobs are in the repository, and returns their sizes.
+func (r repository) holds(ctx context.Context, blobs []oci.Digest) (map[oci.Digest]int64, error) {
+	var mu sync.Mutex
+	sizes := map[oci.Digest]int64{}
+	err := r.eachBlob(ctx, blobs, func(ctx context.Context, d oci.Digest) error {
+		size, err := r.hasBlob(ctx, d)
+		mu.Lock()
+		defer mu.Unlock()
+		sizes[d] = size
 		return err
 	})
+	return sizes, err
 }
 
 // keep is holds for a manifest that is written: no collector that has not seen it removes what it refers to.

@@ -90,7 +90,8 @@ type metrics struct {
 	evictedBlobs, evictedBytes                                   atomic.Int64
 	collections, collectFailures, collectedBlobs, collectedBytes atomic.Int64
 
-	scrub scrubCounts
+	scrub       scrubCounts
+	quotaDenied atomic.Int64
 }
 
 type requestCount struct {
@@ -207,7 +208,7 @@ func (c *requestCount) write(w io.Writer, label string) {
 func (s *Server) serveMetrics(r request) error {
 	var text strings.Builder
 	s.metrics.write(&text)
-	for _, single := range slices.Concat(s.cacheSeries(), s.metrics.scrub.series()) {
+	for _, single := range slices.Concat(s.cacheSeries(), s.metrics.scrub.series(), s.quotaSeries()) {
 		single.write(&text)
 	}
 	r.w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

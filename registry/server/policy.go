@@ -19,6 +19,8 @@ import (
 
 	"davit/oci/errdefs"
 	"davit/registry/cache"
+	"davit/registry/pattern"
+	"davit/registry/quota"
 	"davit/registry/storage"
 	"davit/registry/web"
 )
@@ -32,11 +34,13 @@ type Rules struct {
 
 	// Upstreams are registries whose content is cached.
 	Upstreams []cache.Upstream `json:"upstreams,omitempty"`
+	// Quotas bound what repositories hold; each that speaks of a repository counts.
+	Quotas []quota.Rule `json:"quotas,omitempty"`
 }
 
-// open says whether the file is about nothing but upstreams: then everybody may do everything.
+// open says whether the file is about other things than users: then everybody may do everything.
 func (r Rules) open() bool {
-	return r.Htpasswd == "" && r.Robots == nil && r.Rules == nil && r.Upstreams != nil
+	return r.Htpasswd == "" && r.Robots == nil && r.Rules == nil && (r.Upstreams != nil || r.Quotas != nil)
 }
 
 // Robot is an account for programs. It logs in as "robot+NAME" with its secret (a user name of Basic
@@ -129,7 +133,7 @@ func (r Rules) check() error {
 			return fmt.Errorf("robot %q wants a name and secretSHA256 of %d hexadecimal digits", robot.Name, 2*sha256.Size)
 		}
 	}
-	return nil
+	return quota.Check(r.Quotas)
 }
 
 // current returns the rules, read again if their file changed. A file that cannot be used changes nothing.
@@ -172,7 +176,7 @@ func (r Rules) decide(user, repository, action string) (rule string, allowed boo
 
 func (r Rule) covers(user, repository, action string) bool {
 	return (slices.Contains(r.Actions, action) || slices.Contains(r.Actions, "admin")) &&
-		slices.ContainsFunc(r.Repositories, func(pattern string) bool { return matches(pattern, repository) }) &&
+		pattern.Any(r.Repositories, repository) &&
 		slices.ContainsFunc(r.Users, func(name string) bool {
 			return name == "*" || user == "" && name == "anonymous" || user != "" && (name == user || name == "users")
 		})

@@ -16,6 +16,7 @@ import (
 
 	"davit/oci/errdefs"
 	"davit/registry/cache"
+	"davit/registry/quota"
 	"davit/registry/storage"
 	"davit/registry/storage/bucket"
 	"davit/registry/storage/dir"
@@ -43,8 +44,9 @@ type Config struct {
 	Upstreams     []cache.Upstream // beside those of the file
 	CacheSize     int64            // see Server.LimitCache
 	CacheAge      time.Duration
-	CacheDir      string // where content arrives from upstreams when Root is a bucket
-	AccessLog     string // file to append a JSON object to for every request; "-" for stdout, empty: none
+	CacheDir      string     // where content arrives from upstreams when Root is a bucket
+	Quota         quota.Rule // see Options
+	AccessLog     string     // file to append a JSON object to for every request; "-" for stdout, empty: none
 }
 
 // Serve runs a registry until ctx ends, then lets requests finish for a few seconds.
@@ -107,7 +109,7 @@ func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error)
 	if err != nil {
 		return nil, err
 	}
-	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable, NoPages: config.NoPages, NoDeltas: config.NoDeltas, RedirectBlobs: config.RedirectBlobs}
+	o := Options{HistoryKeep: config.HistoryKeep, Immutable: config.Immutable, NoPages: config.NoPages, NoDeltas: config.NoDeltas, RedirectBlobs: config.RedirectBlobs, Quota: config.Quota}
 	if config.Rules != "" && config.Htpasswd != "" {
 		return nil, errdefs.Invalid("the htpasswd file is named in %s when there are rules, not by a flag", config.Rules)
 	}

@@ -14,6 +14,7 @@
 //	GET        /davit/v1/<name>/history                   the logs of all tags, deleted ones too
 //	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
+//	GET        /davit/v1/<name>/quota                     quotas, and what is used of them
 //	GET        /davit/v1/<name>/delta/<digest>            ?have=...&most=%: of a layer, what others do not have
 //	GET        /, /r/, /login, /static/                  pages for people, see registry/web
 //
@@ -33,6 +34,7 @@ import (
 	"davit/oci/ref"
 	"davit/registry/cache"
 	"davit/registry/delta"
+	"davit/registry/quota"
 	"davit/registry/storage"
 	"davit/registry/web"
 )
@@ -54,6 +56,7 @@ type Server struct {
 	turns     turn.Turns[string] // of tags that move, by key
 	metrics   metrics
 	deltas    *delta.Service
+	quotas    *quota.Ledger
 	cache     *cache.Cache // nil: no upstreams
 	eviction  eviction
 	readiness atomic.Pointer[readiness]
@@ -69,6 +72,7 @@ type Options struct {
 	AccessLog     *slog.Logger  // gets a record for every request; nil: none
 	RedirectBlobs bool          // send clients to the store itself for blobs, where it has addresses for them
 	NoPages       bool          // serve programs only
+	Quota         quota.Rule    // of repositories for which the Policy has none; its name and repositories do not matter
 	NoDeltas      bool          // make no chunk lists, and send layers whole
 }
 
@@ -87,6 +91,7 @@ type Authorizer interface {
 func New(store storage.Store, log *slog.Logger, o Options) *Server {
 	s := &Server{store: store, log: log, auth: o.Auth, options: o, refresh: defaultRefresh, manifests: newManifestCache(256)}
 	s.deltas = delta.New(store, repositories{s}, deltaDelay, log)
+	s.quotas = s.newLedger()
 	if !o.NoPages {
 		s.pages = web.New(pageSource{s}, log)
 	}
@@ -133,6 +138,7 @@ var (
 	tagLogRoute    = &route{name: "tagLog", methods: map[string]handler{"GET": (*Server).tagHistory}}
 	rollbackRoute  = &route{name: "rollback", methods: map[string]handler{"POST": (*Server).rollback}}
 	deltaRoute     = &route{name: "delta", methods: map[string]handler{"GET": (*Server).getDelta}}
+	quotaRoute     = &route{name: "quota", methods: map[string]handler{"GET": (*Server).showQuota}}
 	metricsRoute   = &route{name: "metrics", methods: map[string]handler{"GET": (*Server).serveMetrics}}
 	tokenRoute     = &route{name: "token", methods: map[string]handler{"GET": (*Server).token, "POST": (*Server).token}, open: true}
 	healthRoute    = &route{name: "health", methods: map[string]handler{"GET": (*Server).health, "HEAD": (*Server).health}, open: true}
@@ -198,6 +204,9 @@ func parseOwn(rest string) (found *route, name, arg string, ok bool) {
 	if i := strings.LastIndex(rest, "/delta/"); i >= 0 {
 		return deltaRoute, rest[:i], rest[i+len("/delta/"):], true
 	}
+	if name, ok = strings.CutSuffix(rest, "/quota"); ok {
+		return quotaRoute, name, "", true
+	}
 	name, ok = strings.CutSuffix(rest, "/history")
 	return historyRoute, name, "", ok
 }
@@ -250,7 +259,7 @@ func (s *Server) serve(w *seen, r *http.Request) error {
 	if copied {
 		return s.fill(asked, found, upstream)
 	}
-	return handle(s, asked)
+	return s.exceeded(handle(s, asked))
 }
 
 // checkOrigin refuses what a browser sends on behalf of another site: it sends the password that it knows

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"davit/registry/client"
+	"davit/registry/quota"
+)
+
+// printQuota is "davit registry quota".
+func printQuota(ctx context.Context, repo *client.Repository, out io.Writer) error {
+	usage, err := repo.Usage(ctx)
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "QUOTA\tFOR\tUSED\tOF\tTAGS\tOF")
+	fmt.Fprintf(table, "-\tthis repository\t%s\t-\t%d\t-\n", quota.Size(usage.Bytes), usage.Tags)
+	for _, q := range usage.Quotas {
+		whose := "each repository"
+		if q.Together {
+			whose = strings.Join(q.Repositories, ", ") + " together"
+		}
+		bytes, tags := "any", "any"
+		if q.Bytes > 0 {
+			bytes = quota.Size(q.Bytes).String()
+		}
+		if q.Tags > 0 {
+			tags = strconv.Itoa(q.Tags)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\n", q.Name, whose, quota.Size(q.UsedBytes), bytes, q.UsedTags, tags)
+	}
+	return table.Flush()
+}
