@@ -115,10 +115,7 @@ func splitVersion(path string) (string, apiVersion, error) {
 
 // statusOf is the one table from error classes to status codes.
 func statusOf(err error) int {
-	for _, row := range []struct {
-		class  error
-		status int
-	}{
+	return errdefs.Find(err, []errdefs.Row[int]{
 		{errdefs.ErrInvalid, http.StatusBadRequest},
 		{errdefs.ErrUnauthorized, http.StatusUnauthorized},
 		{errdefs.ErrForbidden, http.StatusForbidden},
@@ -128,12 +125,7 @@ func statusOf(err error) int {
 		{errdefs.ErrNotImplemented, http.StatusNotImplemented},
 		{errdefs.ErrTooManyRequest, http.StatusTooManyRequests},
 		{errdefs.ErrUnavailable, http.StatusServiceUnavailable},
-	} {
-		if errors.Is(err, row.class) {
-			return row.status
-		}
-	}
-	return http.StatusInternalServerError
+	}, http.StatusInternalServerError)
 }
 
 // fail sends an error. A client that went away hears nothing.

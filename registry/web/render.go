@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"embed"
-	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -193,10 +192,7 @@ func (v *visit) fail(err error) {
 
 // statusOf is the status of an error of these pages' own, 0 of others.
 func statusOf(err error) int {
-	for _, known := range []struct {
-		class  error
-		status int
-	}{
+	return errdefs.Find(err, []errdefs.Row[int]{
 		{errNotAllowed, http.StatusMethodNotAllowed},
 		{errdefs.ErrUnauthorized, http.StatusUnauthorized},
 		{errdefs.ErrInvalid, http.StatusBadRequest},
@@ -204,12 +200,7 @@ func statusOf(err error) int {
 		{errdefs.ErrUnavailable, http.StatusServiceUnavailable},
 		{errdefs.ErrNotFound, http.StatusNotFound},
 		{errdefs.ErrForbidden, http.StatusForbidden},
-	} {
-		if errors.Is(err, known.class) {
-			return known.status
-		}
-	}
-	return 0
+	}, 0)
 }
 
 // login asks for a user and goes back to where the visitor came from, if that is one of these pages.
