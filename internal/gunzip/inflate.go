@@ -346,43 +346,27 @@ func (d *inflater) run() (ended bool, err error) {
 	have &= 1<<count - 1
 symbols:
 	for pos <= limit && write < outputSize {
-		have |= binary.LittleEndian.Uint64(in[pos:]) << (count & 63)
-		pos += int((63 - count) >> 3)
-		count |= 56
+		have, pos, count = refill(in, pos, have, count)
 		e := literals[have&(1<<literalBits-1)]
 		if e&isLiteral != 0 { // three literals take no more bits than there are
-			n := e & 15
-			have, count = have>>n, count-uint(n)
-			out[write] = byte(e >> 16)
-			write++
+			have, count, write = literal(out, e, have, count, write)
 			e = literals[have&(1<<literalBits-1)]
 			if e&isLiteral != 0 {
-				n = e & 15
-				have, count = have>>n, count-uint(n)
-				out[write] = byte(e >> 16)
-				write++
+				have, count, write = literal(out, e, have, count, write)
 				e = literals[have&(1<<literalBits-1)]
 				if e&isLiteral != 0 {
-					n = e & 15
-					have, count = have>>n, count-uint(n)
-					out[write] = byte(e >> 16)
-					write++
+					have, count, write = literal(out, e, have, count, write)
 					continue
 				}
 			}
-			have |= binary.LittleEndian.Uint64(in[pos:]) << (count & 63)
-			pos += int((63 - count) >> 3)
-			count |= 56
+			have, pos, count = refill(in, pos, have, count)
 		}
 		if e&isSpecial != 0 {
 			if e&isLink != 0 {
 				have, count = have>>literalBits, count-literalBits
 				e = literals[(e>>16+uint32(have)&(1<<(e>>8&15)-1))&(1<<12-1)]
 				if e&isLiteral != 0 {
-					n := e & 15
-					have, count = have>>n, count-uint(n)
-					out[write] = byte(e >> 16)
-					write++
+					have, count, write = literal(out, e, have, count, write)
 					continue
 				}
 			}
@@ -418,6 +402,18 @@ symbols:
 	}
 	d.pos, d.write, d.bits, d.count = pos, write, have, count
 	return ended, err
+}
+
+// refill makes 56 bits available, and more above them that are the input's too.
+func refill(in []byte, pos int, have uint64, count uint) (uint64, int, uint) {
+	return have | binary.LittleEndian.Uint64(in[pos:])<<(count&63), pos + int((63-count)>>3), count | 56
+}
+
+// literal takes the symbol of an entry off the bits and writes its byte.
+func literal(out *[outputSize + outputSlack]byte, e uint32, have uint64, count uint, write int) (uint64, uint, int) {
+	n := e & 15
+	out[write] = byte(e >> 16)
+	return have >> n, count - uint(n), write + 1
 }
 
 // repeat copies length bytes from back bytes before write, and returns the end. It may write a word more.
