@@ -16,7 +16,7 @@ import (
 func smallDisk(t *testing.T, kind string, size int64) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("mounts a file system, for which it needs root")
+		t.Fatal("this test needs root")
 	}
 	image, dir := filepath.Join(t.TempDir(), "disk"), t.TempDir()
 	must := func(name string, args ...string) {
