@@ -19,6 +19,9 @@ func (b builder) resources(s *specs.Spec) error {
 	h := b.Record.HostConfig
 	s.Linux.CgroupsPath = b.cgroupPath()
 	s.Linux.Resources = Limits(&h.Resources)
+	if err := b.throttle(s); err != nil {
+		return err
+	}
 	if h.Privileged {
 		s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 		if b.Facts.Devices != nil {
@@ -125,7 +128,7 @@ func cpu(r *container.Resources) *specs.LinuxCPU {
 	return c
 }
 
-// blockIO covers the weight; throttling by device needs the device's numbers and is set by the caller.
+// blockIO covers the weight; limits of single devices need their numbers (builder.throttle).
 func blockIO(r *container.Resources) *specs.LinuxBlockIO {
 	if r.BlkioWeight == 0 {
 		return nil

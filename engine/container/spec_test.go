@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/moby/api/types/blkiodev"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -107,6 +108,40 @@ func TestBuildSpecRefusesTheHostsSysctls(t *testing.T) {
 	}))
 	if err == nil {
 		t.Error("a sysctl of the host's network was accepted")
+	}
+}
+
+func TestBuildSpecLimitsDevices(t *testing.T) {
+	device := func(path string) ([]specs.LinuxDevice, error) {
+		switch path {
+		case "/dev/disk":
+			return []specs.LinuxDevice{{Path: path, Type: "b", Major: 8, Minor: 1}}, nil
+		case "/dev/null":
+			return []specs.LinuxDevice{{Path: path, Type: "c", Major: 1, Minor: 3}}, nil
+		}
+		return nil, os.ErrNotExist
+	}
+	limited := func(path string) (*specs.LinuxBlockIO, error) {
+		spec, err := BuildSpec(example(func(in *SpecInput) {
+			h := in.Record.HostConfig
+			h.BlkioWeight, h.BlkioWeightDevice = 300, []*blkiodev.WeightDevice{{Path: path, Weight: 200}}
+			h.BlkioDeviceReadBps, h.BlkioDeviceWriteIOps = []*blkiodev.ThrottleDevice{{Path: path, Rate: 1000}}, []*blkiodev.ThrottleDevice{{Path: path, Rate: 7}}
+			in.Facts.Device = device
+		}))
+		if err != nil {
+			return nil, err
+		}
+		return spec.Linux.Resources.BlockIO, nil
+	}
+	io, err := limited("/dev/disk")
+	if err != nil || *io.Weight != 300 || *io.WeightDevice[0].Weight != 200 || io.WeightDevice[0].Major != 8 || io.ThrottleWriteBpsDevice != nil ||
+		io.ThrottleReadBpsDevice[0].Rate != 1000 || io.ThrottleReadBpsDevice[0].Minor != 1 || io.ThrottleWriteIOPSDevice[0].Rate != 7 {
+		t.Errorf("%+v, %v", io, err)
+	}
+	for _, path := range []string{"/dev/null", "/dev/absent"} {
+		if io, err := limited(path); err == nil {
+			t.Errorf("%s: %+v", path, io)
+		}
 	}
 }
 
