@@ -95,7 +95,7 @@ func (x *Archives) Get(ctx context.Context, name, file string) (wire.PathStat, i
 		return wire.PathStat{}, nil, err
 	}
 	as := s.Name
-	if strings.HasSuffix(file, "/.") || as == "/" {
+	if strings.HasSuffix(file, "/.") {
 		as = "."
 	}
 	x.tell(r, events.ActionArchivePath, nil)

@@ -3,6 +3,7 @@ package engine
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -29,7 +30,18 @@ func packTree(ctx context.Context, w io.Writer, dir *os.File, base, as string, o
 	}
 	defer root.Close()
 	p := &packer{root: root, tar: tar.NewWriter(w), owner: owner, links: map[[2]uint64]string{}}
-	err = fs.WalkDir(root.FS(), base, func(name string, _ fs.DirEntry, err error) error {
+	if err := p.walk(ctx, base, as); err != nil {
+		return fmt.Errorf("pack %s: %w", base, err)
+	}
+	return p.tar.Close()
+}
+
+// walk adds base and what is below it. A link is added itself, wherever it leads.
+func (p *packer) walk(ctx context.Context, base, as string) error {
+	if info, err := p.root.Lstat(base); err != nil || !info.IsDir() {
+		return errors.Join(err, p.add(base, as))
+	}
+	return fs.WalkDir(p.root.FS(), base, func(name string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -42,13 +54,9 @@ func packTree(ctx context.Context, w io.Writer, dir *os.File, base, as string, o
 		}
 		return p.add(name, inArchive(as, name))
 	})
-	if err != nil {
-		return fmt.Errorf("pack %s: %w", base, err)
-	}
-	return p.tar.Close()
 }
 
-// inArchive is the name of an entry below as. What lies in "." keeps that before it, because clients
+// inArchive is the name of an entry below as, which may be "/". What lies in "." keeps that before it, because clients
 // put the name of their own in its place.
 func inArchive(as, name string) string {
 	if joined := path.Join(as, name); as != "." || joined == "." {
@@ -73,7 +81,7 @@ func (p *packer) add(name, as string) error {
 		return err
 	}
 	h.Name, h.Format, h.Uname, h.Gname = as, tar.FormatPAX, "", ""
-	if info.IsDir() {
+	if info.IsDir() && as != "/" {
 		h.Name += "/"
 	}
 	st := info.Sys().(*syscall.Stat_t)

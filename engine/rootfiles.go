@@ -115,6 +115,10 @@ func (f *filesystem) lookUp(name string) (parent *os.File, base string, info fs.
 		parent.Close()
 		return nil, "", nil, noSuchPath(name, err)
 	}
+	if strings.HasSuffix(name, "/") && !info.IsDir() && info.Mode()&fs.ModeSymlink == 0 {
+		parent.Close()
+		return nil, "", nil, errdefs.Invalid("%s: not a directory", name)
+	}
 	return parent, path.Base(clean), info, nil
 }
 
