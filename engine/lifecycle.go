@@ -85,6 +85,8 @@ func exitCodeOf(err error) int {
 		return notStarted
 	}
 	switch {
+	case strings.Contains(err.Error(), "chdir to cwd"):
+		return cannotExecute
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR), strings.Contains(err.Error(), "executable file not found"):
 		return notFound
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EISDIR):

@@ -37,6 +37,22 @@ func checkLogs(c wire.LogConfig) error {
 }
 
 func checkLogValues(options map[string]string) error {
+	if mode := options["mode"]; mode != "" && mode != "blocking" && mode != "non-blocking" {
+		return errdefs.Invalid("logger: logging mode not supported: %s", mode)
+	}
+	if size, ok := options["max-buffer-size"]; ok {
+		if options["mode"] != "non-blocking" {
+			return errdefs.Invalid("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+		}
+		if _, err := units.RAMInBytes(size); err != nil {
+			return errdefs.Invalid("error parsing option max-buffer-size: invalid size: '%s'", size)
+		}
+	}
+	if compress, ok := options["compress"]; ok {
+		if _, err := strconv.ParseBool(compress); err != nil {
+			return errdefs.Invalid("invalid value for compress: '%s'", compress)
+		}
+	}
 	if size, ok := options["max-size"]; ok && size != "-1" {
 		if n, err := units.RAMInBytes(size); err != nil || n <= 0 {
 			return errdefs.Invalid("invalid value for max-size: invalid size: '%s'", size)

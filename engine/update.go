@@ -84,6 +84,9 @@ func merge(h *wire.HostConfig, u wire.UpdateConfig) error {
 		r.PidsLimit = n.PidsLimit
 	}
 	if u.RestartPolicy.Name != "" {
+		if h.AutoRemove && !u.RestartPolicy.IsNone() {
+			return errdefs.Conflict("Restart policy cannot be updated because AutoRemove is enabled for the container")
+		}
 		if err := container.ValidateRestart(u.RestartPolicy, h.AutoRemove); err != nil {
 			return errdefs.As(errdefs.ErrInvalid, err)
 		}

@@ -28,6 +28,8 @@ func ParsePlatform(s string) (oci.Platform, error) {
 		p = oci.Platform{OS: runtime.GOOS, Architecture: parts[0]}
 		if slices.Contains([]string{"linux", "windows", "darwin", "freebsd"}, parts[0]) {
 			p = oci.Platform{OS: parts[0], Architecture: runtime.GOARCH}
+		} else if !slices.Contains(architectures(), normalize(p).Architecture) {
+			return oci.Platform{}, errdefs.Invalid("%q: unknown operating system or architecture: invalid argument", s)
 		}
 	}
 	if len(parts) > 1 {
@@ -37,6 +39,11 @@ func ParsePlatform(s string) (oci.Platform, error) {
 		p.Variant = parts[2]
 	}
 	return normalize(p), nil
+}
+
+// architectures are those that a platform of one word may name, as Go calls them.
+func architectures() []string {
+	return []string{"386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64", "s390x", "wasm"}
 }
 
 // normalize brings other spellings of architectures to Go's, and leaves out default variants.

@@ -17,7 +17,7 @@ func TestParsePlatform(t *testing.T) {
 			t.Errorf("ParsePlatform(%s) = %s, %v, want %s", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "linux/", "a/b/c/d"} {
+	for _, in := range []string{"", "linux/", "a/b/c/d", "bogus"} {
 		if _, err := ParsePlatform(in); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("ParsePlatform(%q) = %v", in, err)
 		}

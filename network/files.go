@@ -29,7 +29,10 @@ func HostsFile(hostname, domain string, endpoints []Endpoint, extra []Host) []by
 	}
 	names := hostname
 	if domain != "" {
-		names = hostname + "." + domain + " " + hostname
+		names += "." + domain
+	}
+	if short, _, long := strings.Cut(names, "."); long {
+		names += " " + short
 	}
 	for _, e := range endpoints {
 		for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {

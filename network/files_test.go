@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"davit/network"
@@ -23,6 +24,15 @@ fd00::2	web.example.com web
 `
 	if got != want {
 		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestHostsFileOfLongName(t *testing.T) {
+	e := network.Endpoint{IPv4: netip.MustParsePrefix("172.17.0.2/16")}
+	for hostname, want := range map[string]string{"web": "172.17.0.2\tweb\n", "web.example.com": "172.17.0.2\tweb.example.com web\n"} {
+		if got := string(network.HostsFile(hostname, "", []network.Endpoint{e}, nil)); !strings.HasSuffix(got, "\n"+want) {
+			t.Errorf("%s: got\n%s", hostname, got)
+		}
 	}
 }
 

@@ -54,6 +54,12 @@ func buildRequest(r *request) (build.Request, error) {
 		Dockerfile: r.query("dockerfile"), Tags: r.form["t"], Target: r.query("target"), NoCache: r.flag("nocache"), Pull: r.flag("pull"),
 		Network: r.query("networkmode"), Args: map[string]string{}, Labels: map[string]string{}, Platform: image.HostPlatform(),
 	}
+	if isolation := r.query("isolation"); isolation != "" && isolation != "default" {
+		return q, errdefs.Invalid("Unsupported isolation: %q", isolation)
+	}
+	if r.query("securityopt") != "" && r.query("securityopt") != "[]" && r.query("securityopt") != "null" {
+		return q, errdefs.Invalid("The daemon on this platform does not support setting security options on build")
+	}
 	if hosts := r.query("extrahosts"); hosts != "" {
 		q.ExtraHosts = r.form["extrahosts"]
 	}

@@ -169,6 +169,9 @@ func (s *Server) everyTag(r *request, name ref.Ref, creds auth.Credentials) ([]r
 }
 
 func (s *Server) importImage(w http.ResponseWriter, r *request, platform *oci.Platform) error {
+	if platform != nil && platform.OS != "linux" {
+		return errdefs.Invalid("operating system is not supported: %s", platform.OS)
+	}
 	source := r.query("fromSrc")
 	content := io.ReadCloser(r.Body)
 	if source != "-" {

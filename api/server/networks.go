@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	wire "github.com/moby/moby/api/types/network"
+
+	"davit/oci/errdefs"
 )
 
 func (s *Server) listNetworks(w http.ResponseWriter, r *request) error {
@@ -27,11 +29,17 @@ func (s *Server) inspectNetwork(w http.ResponseWriter, r *request) error {
 }
 
 func (s *Server) createNetwork(w http.ResponseWriter, r *request) error {
-	q := wire.CreateRequest{}
+	q := struct {
+		wire.CreateRequest
+		Scope string
+	}{}
 	if err := r.decode(&q, false); err != nil {
 		return err
 	}
-	made, err := s.Engine.Networks.Create(r.Context(), q)
+	if q.Scope != "" && q.Scope != "local" {
+		return errdefs.Forbidden("cannot create a %s scoped network: davit's networks are local to the host", q.Scope)
+	}
+	made, err := s.Engine.Networks.Create(r.Context(), q.CreateRequest)
 	if err != nil {
 		return err
 	}

@@ -159,6 +159,11 @@ func (s *Server) table() routes {
 		{put, "/volumes/{name}", s.notASwarm},
 
 		{get, "/plugins", emptyList},
+		{get, "/plugins/privileges", noPlugins},
+		{post, "/plugins/pull", noPlugins},
+		{post, "/plugins/create", noPlugins},
+		{post, "/swarm/init", noSwarm},
+		{post, "/swarm/join", noSwarm},
 		{get, "/plugins/{name...}", noPlugin},
 		{post, "/plugins/{name...}", noPlugin},
 		{del, "/plugins/{name...}", noPlugin},
@@ -180,6 +185,14 @@ func (s *Server) table() routes {
 
 func (s *Server) notASwarm(http.ResponseWriter, *request) error {
 	return errdefs.Unavailable("This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.")
+}
+
+func noSwarm(http.ResponseWriter, *request) error {
+	return errdefs.NotImplemented("davit runs containers on this host alone and forms no swarm")
+}
+
+func noPlugins(http.ResponseWriter, *request) error {
+	return errdefs.NotImplemented("davit has no plugins: its drivers for volumes, networks and logs are built in")
 }
 
 func (s *Server) noCheckpoints(http.ResponseWriter, *request) error {
