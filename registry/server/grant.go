@@ -44,6 +44,9 @@ func (p *Policy) token(r request) (answer tokenAnswer, err error) {
 	if err != nil {
 		return answer, err
 	}
+	if out, ok := r.w.(*seen); ok {
+		out.by = g.user
+	}
 	now := time.Now()
 	c := claim{User: g.user, Scopes: g.scopes, Expires: now.Add(tokenLife).Unix()}
 	if secret, ok := state.secret(g.user); ok {

@@ -214,7 +214,7 @@ func (m *tagMove) swap(ctx context.Context, at time.Time) error {
 // mayMove fails when a tag is immutable and names something else than d.
 func (s *Server) mayMove(repo repository, tag string, now, d oci.Digest) error {
 	if now != "" && now != d && s.immutable(repo.name, tag) {
-		return fail("DENIED", "tag %s:%s is immutable and names %s", repo.name, tag, now)
+		return deniedBy("immutable", "DENIED", "tag %s:%s is immutable and names %s", repo.name, tag, now)
 	}
 	return nil
 }

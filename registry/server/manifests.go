@@ -122,6 +122,7 @@ func (s *Server) putManifest(r request) error {
 			return err
 		}
 	}
+	s.noteRetag(r, d)
 	sizes[d] = e.Size
 	done, err := s.admit(r, sizes, tags)
 	if err != nil {
@@ -353,7 +354,7 @@ func (s *Server) deleteManifest(r request) error {
 	}
 	for _, tag := range tags {
 		if s.immutable(r.repo.name, tag) {
-			return fail("DENIED", "tag %s:%s, which is immutable, names %s", r.repo.name, tag, d)
+			return deniedBy("immutable", "DENIED", "tag %s:%s, which is immutable, names %s", r.repo.name, tag, d)
 		}
 	}
 	if err := s.keepDeleted(ctx, r.repo, d, e); err != nil {

@@ -19,6 +19,8 @@ type seen struct {
 	bytes  int64
 
 	route, by string
+	repo, arg string
+	retagged  bool // a manifest was pushed that was there
 	err       error
 }
 
@@ -60,6 +62,7 @@ func (s *Server) observe(w *seen, r *http.Request, began time.Time) {
 	}
 	took := time.Since(began)
 	s.metrics.add(requestKind{w.route, r.Method, w.status}, took, w.bytes)
+	s.audit(w, r)
 	if s.options.AccessLog == nil {
 		return
 	}
@@ -208,7 +211,7 @@ func (c *requestCount) write(w io.Writer, label string) {
 func (s *Server) serveMetrics(r request) error {
 	var text strings.Builder
 	s.metrics.write(&text)
-	for _, single := range slices.Concat(s.cacheSeries(), s.metrics.scrub.series(), s.quotaSeries()) {
+	for _, single := range slices.Concat(s.cacheSeries(), s.metrics.scrub.series(), s.quotaSeries(), s.auditSeries()) {
 		single.write(&text)
 	}
 	r.w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

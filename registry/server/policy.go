@@ -211,9 +211,9 @@ func (p *Policy) Authorize(w http.ResponseWriter, r *http.Request, name, action 
 	p.log.Warn("request denied", "rule", rule, "user", user, "address", clientAddress(r), "repository", name, "action", action)
 	if user == "" || allowed {
 		p.challenge(w, r, name, action)
-		return user, fail("UNAUTHORIZED", "authentication required")
+		return user, deniedBy(rule, "UNAUTHORIZED", "authentication required")
 	}
-	return user, fail("DENIED", "%s may not %s %s", user, action, name)
+	return user, deniedBy(rule, "DENIED", "%s may not %s %s", user, action, name)
 }
 
 // Visit implements Authorizer.

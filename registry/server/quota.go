@@ -42,7 +42,7 @@ func (s *Server) exceeded(err error) error {
 		return err
 	}
 	s.metrics.quotaDenied.Add(1)
-	return fail("DENIED", "%w", exceeded)
+	return deniedBy("quota "+exceeded.Rule.Name, "DENIED", "%w", exceeded)
 }
 
 func (s *Server) quotaSeries() []series {

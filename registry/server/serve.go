@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"davit/oci/errdefs"
+	"davit/registry/audit"
 	"davit/registry/cache"
 	"davit/registry/quota"
 	"davit/registry/storage"
@@ -46,6 +47,7 @@ type Config struct {
 	CacheAge      time.Duration
 	CacheDir      string     // where content arrives from upstreams when Root is a bucket
 	Quota         quota.Rule // see Options
+	AuditLog      string     // file, see package audit; empty: none
 	AccessLog     string     // file to append a JSON object to for every request; "-" for stdout, empty: none
 }
 
@@ -55,6 +57,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	defer registry.closeAudit(ctx)
 	defer registry.Close()
 	certs, err := openCertificates(ctx, config, registry.store, log)
 	if err != nil {
@@ -129,6 +132,11 @@ func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error)
 	}
 	if o.AccessLog, err = accessLog(config.AccessLog); err != nil {
 		return nil, err
+	}
+	if config.AuditLog != "" {
+		if o.Audit, err = audit.Open(config.AuditLog, log); err != nil {
+			return nil, err
+		}
 	}
 	s := New(store, log, o)
 	return s, s.openCache(config)

@@ -32,6 +32,7 @@ import (
 
 	"davit/internal/turn"
 	"davit/oci/ref"
+	"davit/registry/audit"
 	"davit/registry/cache"
 	"davit/registry/delta"
 	"davit/registry/quota"
@@ -69,6 +70,7 @@ type Options struct {
 	Auth          Authorizer    // nil: everybody may do everything
 	HistoryKeep   time.Duration // how long a tag's former digests and deleted manifests can be brought back
 	Immutable     []string      // patterns TAG or REPOSITORY:TAG, with * for any characters
+	Audit         *audit.Log    // of who did what; nil: none
 	AccessLog     *slog.Logger  // gets a record for every request; nil: none
 	RedirectBlobs bool          // send clients to the store itself for blobs, where it has addresses for them
 	NoPages       bool          // serve programs only
@@ -249,6 +251,7 @@ func (s *Server) serve(w *seen, r *http.Request) error {
 	if copied {
 		name = upstream.Name
 	}
+	w.repo, w.arg = name, arg
 	if s.auth != nil && !found.open {
 		user, err := s.auth.Authorize(w, r, name, action(r.Method))
 		if w.by = user; err != nil {
