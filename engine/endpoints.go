@@ -30,12 +30,14 @@ func (s *shared) allocate(ctx context.Context, r *container.Record) ([]endpoint,
 		return nil, err
 	}
 	var endpoints []endpoint
-	for i, name := range networkOrder(r) {
+	order := networkOrder(r)
+	outside := s.wayOut(order)
+	for _, name := range order {
 		q := s.endpointRequest(r, name, r.Endpoints[name])
 		switch {
 		case r.Trying():
-			q.Aliases, q.DNSNames, q.PortsLater = nil, nil, i == 0 && len(ports) > 0
-		case i == 0:
+			q.Aliases, q.DNSNames, q.PortsLater = nil, nil, name == outside && len(ports) > 0
+		case name == outside:
 			q.Ports = ports
 		}
 		e, err := s.Options.Networks.Allocate(ctx, q)
@@ -55,8 +57,22 @@ func endpointError(err error) error {
 	return fmt.Errorf("failed to set up container networking: %w", err)
 }
 
-// networkOrder puts the network with the default route, and so the ports, first: the one with the
-// highest priority, and of equals that of the container's mode, then by name.
+// wayOut is the first of networks that leads out of the host: there is the default route, and there ports are
+// published.
+func (s *shared) wayOut(networks []string) string {
+	for _, name := range networks {
+		if len(networks) == 1 {
+			return name
+		}
+		if n, err := s.Options.Networks.Get(name); err == nil && !n.Internal {
+			return name
+		}
+	}
+	return ""
+}
+
+// networkOrder is in which order a container's networks become interfaces: the one with the highest
+// priority first, and of equals that of the container's mode, then by name.
 func networkOrder(r *container.Record) []string {
 	mode := string(r.HostConfig.NetworkMode)
 	names := slices.Sorted(maps.Keys(r.Endpoints))

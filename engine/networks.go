@@ -214,7 +214,15 @@ func connectable(r *container.Record, n network.Network) error {
 }
 
 func (n *Networks) connectNow(ctx context.Context, r *container.Record, found network.Network, settings *wire.EndpointSettings) error {
-	e, err := n.Options.Networks.Allocate(ctx, n.endpointRequest(r, found.Name, settings))
+	q := n.endpointRequest(r, found.Name, settings)
+	published := slices.ContainsFunc(n.Options.Networks.ContainerEndpoints(r.ID), func(e endpoint) bool { return len(e.Ports) > 0 })
+	if !published && n.wayOut(networkOrder(r)) == found.Name { // until now it was in networks without a way out
+		var err error
+		if q.Ports, err = portRequests(r); err != nil {
+			return err
+		}
+	}
+	e, err := n.Options.Networks.Allocate(ctx, q)
 	if err != nil {
 		return endpointError(err)
 	}
@@ -223,7 +231,14 @@ func (n *Networks) connectNow(ctx context.Context, r *container.Record, found ne
 		defer netns.Close()
 		err = n.attach(ctx, r, netns, []endpoint{e})
 	}
-	return err
+	if err != nil || !e.Relayed() {
+		return err
+	}
+	client, err := n.link.get(ctx)
+	if err != nil {
+		return err
+	}
+	return n.relay(ctx, client, r.ID)
 }
 
 // Disconnect takes a container out of a network, at once if it runs.

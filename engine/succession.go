@@ -98,9 +98,11 @@ func (l *lifecycle) handover(now, old *container.Record) (network.Handover, erro
 		return network.Handover{}, err
 	}
 	h := network.Handover{From: old.ID, To: now.ID}
-	for i, name := range networkOrder(now) {
+	order := networkOrder(now)
+	outside := l.wayOut(order)
+	for _, name := range order {
 		q := l.endpointRequest(now, name, now.Endpoints[name])
-		if i == 0 {
+		if name == outside {
 			q.Ports = ports
 		}
 		h.ToNames = append(h.ToNames, q)
