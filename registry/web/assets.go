@@ -44,7 +44,7 @@ func setHeaders(h http.Header) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cache-Control", "private, no-cache")
-	h.Set("Vary", "Authorization")
+	h.Set("Vary", "Authorization, Cookie")
 }
 
 // static sends the style, the script or the icon.

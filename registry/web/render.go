@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +31,8 @@ var (
 	diffPage         = onLayout("diff.html")
 	waitPage         = onLayout("wait.html")
 	errorPage        = onLayout("error.html")
+	loginPage        = onLayout("login.html")
+	accountPage      = onLayout("account.html")
 )
 
 func onLayout(name string) *template.Template {
@@ -181,9 +182,9 @@ func (v *visit) fail(err error) {
 		status, message = v.p.registry.Explain(v.Request, err)
 	}
 	if status == http.StatusUnauthorized {
-		v.w.Header().Set("WWW-Authenticate", `Basic realm="davit registry", charset="UTF-8"`)
+		v.w.Header().Set("WWW-Authenticate", v.challenge())
 	}
-	body := map[string]any{"Status": status, "Text": http.StatusText(status), "Message": sentence(message), "Login": status == http.StatusUnauthorized}
+	body := map[string]any{"Status": status, "Text": http.StatusText(status), "Message": sentence(message), "Login": status == http.StatusUnauthorized, "Back": v.back()}
 	crumbs := []crumb{{"Repositories", "/"}, {http.StatusText(status), ""}}
 	if err := v.show(status, errorPage, http.StatusText(status), crumbs, body); err != nil {
 		v.p.log.Error("an error page could not be written", "error", err)
@@ -200,20 +201,8 @@ func statusOf(err error) int {
 		{errdefs.ErrUnavailable, http.StatusServiceUnavailable},
 		{errdefs.ErrNotFound, http.StatusNotFound},
 		{errdefs.ErrForbidden, http.StatusForbidden},
+		{errdefs.ErrConflict, http.StatusConflict},
 	}, 0)
-}
-
-// login asks for a user and goes back to where the visitor came from, if that is one of these pages.
-func (v *visit) login() error {
-	if v.visitor.User == "" && !v.visitor.Open {
-		return errdefs.Unauthorized("log in with the name and password that you use for docker login")
-	}
-	back := v.URL.Query().Get("back")
-	if u, err := url.Parse(back); err != nil || u.Host != "" || u.Scheme != "" || !Owns(u.Path) {
-		back = "/"
-	}
-	v.redirect(back)
-	return nil
 }
 
 func (v *visit) redirect(to string) {

@@ -17,11 +17,19 @@ type route struct {
 	post   bool // POST, rather than GET and HEAD
 	inside bool // of a repository, which the visitor must be allowed to pull
 	asset  bool // part of every page, and open to all
+	signIn bool // there only where people sign in at a provider
+	member bool // for those who did
 }
 
 var (
 	repositoriesRoute = &route{show: (*visit).repositories}
 	loginRoute        = &route{show: (*visit).login}
+	beginRoute        = &route{show: (*visit).begin, signIn: true}
+	finishRoute       = &route{show: (*visit).finish, signIn: true}
+	logoutRoute       = &route{show: (*visit).logout, signIn: true, member: true, post: true}
+	accountRoute      = &route{show: (*visit).account, signIn: true, member: true}
+	makeTokenRoute    = &route{show: (*visit).makeToken, signIn: true, member: true, post: true}
+	revokeTokenRoute  = &route{show: (*visit).revokeToken, signIn: true, member: true, post: true}
 	staticRoute       = &route{show: (*visit).static, asset: true}
 	tagsRoute         = &route{show: (*visit).tags, inside: true}
 	tagRoute          = &route{show: (*visit).tag, inside: true}
@@ -33,17 +41,27 @@ var (
 
 // Owns says whether a path is for these pages.
 func Owns(path string) bool {
-	return path == "/" || path == "/login" || strings.HasPrefix(path, "/r/") || strings.HasPrefix(path, "/static/")
+	return fixed[path] != nil || strings.HasPrefix(path, "/r/") || strings.HasPrefix(path, "/static/")
+}
+
+// fixed are the pages that belong to no repository.
+var fixed = map[string]*route{
+	"/":               repositoriesRoute,
+	"/login":          loginRoute,
+	"/login/begin":    beginRoute,
+	"/login/callback": finishRoute,
+	"/logout":         logoutRoute,
+	"/account":        accountRoute,
+	"/account/make":   makeTokenRoute,
+	"/account/revoke": revokeTokenRoute,
 }
 
 // parse finds the route of a path, the repository's name and the argument in it.
 func parse(path string) (found *route, name, arg string) {
-	switch {
-	case path == "/":
-		return repositoriesRoute, "", ""
-	case path == "/login":
-		return loginRoute, "", ""
-	case strings.HasPrefix(path, "/static/"):
+	if found = fixed[path]; found != nil {
+		return found, "", ""
+	}
+	if strings.HasPrefix(path, "/static/") {
 		return staticRoute, "", ""
 	}
 	rest, ok := strings.CutPrefix(path, "/r/")

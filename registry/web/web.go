@@ -8,7 +8,11 @@
 //	/r/<name>/-/files/<digest>           the files of an image   ?path=
 //	/r/<name>/-/diff                     of two images           ?from=&to=&platform=&page=
 //	/r/<name>/-/rollback                 POST: tag, digest
-//	/login                               asks for user and password (Basic)
+//	/login                               asks for user and password (Basic), or leads to a provider
+//	/login/begin, /login/callback        the way to the provider, and back
+//	/logout                              POST
+//	/account                             a person's tokens
+//	/account/make, /account/revoke       POST: label, days; id
 //	/static/                             style, script and icon
 //
 // No component of a repository's name begins with "-", so "/-/" ends the name.
@@ -93,6 +97,8 @@ type Moves interface {
 type Visitor struct {
 	User string // empty for somebody who gave no name
 	Open bool   // there are no users: nobody can log in
+	// Proof is for the forms of who signed in at the provider: they bring it back. Empty: who did not.
+	Proof string
 	// May says whether the visitor may do "pull", "push" or "delete" in a repository.
 	May func(repo, action string) bool
 }
@@ -100,6 +106,7 @@ type Visitor struct {
 // Pages serves the pages of one registry.
 type Pages struct {
 	registry Registry
+	accounts Accounts // nil: none
 	log      *slog.Logger
 	layers   *files.Cache
 	patience time.Duration // how long a request waits for layers to be read
@@ -116,8 +123,9 @@ const (
 
 // New returns the pages. Close ends what they do in the background.
 func New(registry Registry, log *slog.Logger) *Pages {
+	accounts, _ := registry.(Accounts)
 	return &Pages{
-		registry: registry, log: log, patience: 3 * time.Second,
+		registry: registry, accounts: accounts, log: log, patience: 3 * time.Second,
 		layers: files.NewCache(files.Bounds{
 			Limits: files.Limits{Entries: mostFiles, Memory: mostMemory},
 			Total:  totalMemory, Time: longestRead, AtOnce: max(2, runtime.GOMAXPROCS(0)/2), Queue: longestLine,
@@ -159,6 +167,9 @@ type visit struct {
 func (v *visit) run(found *route) error {
 	if !v.allows(found) {
 		return errdefs.New(errNotAllowed, "%s is not possible here", v.Method)
+	}
+	if err := v.member(found); err != nil {
+		return err
 	}
 	if found.inside && !v.visitor.May(v.repo, "pull") {
 		return v.hidden()
