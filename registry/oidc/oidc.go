@@ -198,8 +198,8 @@ func (p *Provider) groupsClaim() string { return cmp.Or(p.config.GroupsClaim, "g
 
 func (p *Provider) person(found claims) (Person, error) {
 	person := Person{Issuer: p.config.Issuer, Subject: found.text("sub"), Name: found.text(p.nameClaim()), Groups: found.list(p.groupsClaim())}
-	var verified bool
-	if raw, ok := found["email_verified"]; ok && p.nameClaim() == "email" && (json.Unmarshal(raw, &verified) != nil || !verified) {
+	verified, said := found["email_verified"] // some providers write it as text
+	if said && p.nameClaim() == "email" && strings.Trim(string(verified), `"`) != "true" {
 		return person, errdefs.Forbidden("%s has not verified that %s is your address", p.Name(), person.Name)
 	}
 	if !usable(person.Name) {

@@ -135,8 +135,12 @@ func (w *seen) visit(r *http.Request) string {
 	switch {
 	case w.route == "page" && r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/-/rollback"):
 		return "rollback"
-	case given && (w.route == "ping" || r.URL.Path == "/login"):
+	case given && (w.route == "ping" || r.URL.Path == "/login"), r.URL.Path == "/login/callback":
 		return "login"
+	case r.URL.Path == "/account/make":
+		return "token"
+	case r.URL.Path == "/account/revoke":
+		return "revoke"
 	}
 	return ""
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"time"
 )
@@ -8,7 +9,7 @@ import (
 // grant is what somebody asks of /token: by GET with Basic authentication, or by POST as OAuth 2 has it
 // (distribution, "Token Authentication Specification" and "OAuth2 Token Authentication").
 type grant struct {
-	user    string // empty: anonymous
+	by      who
 	scopes  []string
 	offline bool   // a refresh token is wanted
 	refresh string // the one that was given
@@ -45,20 +46,20 @@ func (p *Policy) token(r request) (answer tokenAnswer, err error) {
 		return answer, err
 	}
 	if out, ok := r.w.(*seen); ok {
-		out.by = g.user
+		out.by = g.by.user
 	}
 	now := time.Now()
-	c := claim{User: g.user, Scopes: g.scopes, Expires: now.Add(tokenLife).Unix()}
-	if secret, ok := state.secret(g.user); ok {
-		c.Account = p.seal(g.user, secret)
+	c := claim{User: g.by.user, Token: g.by.token, Scopes: g.scopes, Expires: now.Add(tokenLife).Unix()}
+	if secret, ok := state.secret(c.User); ok && c.Token == "" {
+		c.Account = p.seal(c.User, secret)
 	}
 	answer = tokenAnswer{Refresh: g.refresh, ExpiresIn: int(tokenLife.Seconds()), IssuedAt: now.UTC().Format(time.RFC3339)}
 	if answer.Token, err = p.tokens.sign(c); err != nil {
 		return answer, err
 	}
 	answer.AccessToken = answer.Token
-	if g.offline && g.user != "" && g.refresh == "" {
-		answer.Refresh, err = p.tokens.sign(claim{User: g.user, Expires: now.Add(refreshLife).Unix(), Account: c.Account, Refresh: true})
+	if g.offline && c.User != "" && g.refresh == "" {
+		answer.Refresh, err = p.tokens.sign(claim{User: c.User, Token: c.Token, Expires: now.Add(refreshLife).Unix(), Account: c.Account, Refresh: true})
 	}
 	return answer, err
 }
@@ -72,7 +73,7 @@ func (p *Policy) askedBy(state *policyState, r request) (g grant, err error) {
 	g.scopes, g.offline = query["scope"], query.Get("offline_token") == "true"
 	user, password, given := r.BasicAuth()
 	if given {
-		g.user, err = user, p.login(state, r.Request, user, password)
+		g.by, err = p.login(state, r.Request, user, password)
 	}
 	return g, err
 }
@@ -86,16 +87,21 @@ func (p *Policy) askedByForm(state *policyState, r request) (g grant, err error)
 	g.scopes, g.offline = form["scope"], form.Get("access_type") == "offline"
 	switch kind := form.Get("grant_type"); kind {
 	case "password":
-		g.user = form.Get("username")
-		return g, p.login(state, r.Request, g.user, form.Get("password"))
+		g.by, err = p.login(state, r.Request, form.Get("username"), form.Get("password"))
+		return g, err
 	case "refresh_token":
 		g.refresh = form.Get("refresh_token")
 		c, err := p.tokens.open(g.refresh, time.Now())
-		if err != nil || !c.Refresh || !p.holds(state, c) {
+		if err == nil && !c.Refresh {
+			err = errBadToken
+		}
+		if err == nil {
+			g.by, err = p.holds(r.Context(), state, c)
+		}
+		if err != nil {
 			p.log.Warn("refresh token refused", "user", c.User, "address", clientAddress(r.Request))
 			return g, fail("UNAUTHORIZED", "the refresh token is not valid, has expired, or its user was removed or has another password now: log in again")
 		}
-		g.user = c.User
 		return g, nil
 	default:
 		bad := fail("UNSUPPORTED", "grant_type %q is not served: want password or refresh_token", kind).(*failure)
@@ -108,11 +114,19 @@ func (p *Policy) seal(user, secret string) string {
 	return p.tokens.mac("account " + user + " " + secret)[:22]
 }
 
-// holds says whether the account of a token is there still, with the same password. The anonymous one is.
-func (p *Policy) holds(state *policyState, c claim) bool {
-	if c.User == "" {
-		return true
+// holds returns whose token it is, if the account is there still, with the same password. The anonymous one
+// is.
+func (p *Policy) holds(ctx context.Context, state *policyState, c claim) (who, error) {
+	by := who{user: c.User, token: c.Token}
+	switch secret, ok := state.secret(c.User); {
+	case c.User == "":
+		return by, nil
+	case c.Token != "" && state.person(c.User):
+		person, err := p.people.store.Holds(ctx, c.User, c.Token)
+		by.groups = person.Groups
+		return by, unauthorized(err)
+	case c.Token != "" || !ok || c.Account != p.seal(c.User, secret):
+		return by, fail("UNAUTHORIZED", "the account of this token is no longer valid")
 	}
-	secret, ok := state.secret(c.User)
-	return ok && c.Account == p.seal(c.User, secret)
+	return by, nil
 }

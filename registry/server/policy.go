@@ -19,7 +19,9 @@ import (
 
 	"davit/oci/errdefs"
 	"davit/registry/cache"
+	"davit/registry/oidc"
 	"davit/registry/pattern"
+	"davit/registry/people"
 	"davit/registry/quota"
 	"davit/registry/storage"
 	"davit/registry/web"
@@ -32,6 +34,8 @@ type Rules struct {
 	Robots   []Robot `json:"robots,omitempty"`
 	Rules    []Rule  `json:"rules"`
 
+	// OIDC is where people sign in; nil: nowhere.
+	OIDC *oidc.Config `json:"oidc,omitempty"`
 	// Upstreams are registries whose content is cached.
 	Upstreams []cache.Upstream `json:"upstreams,omitempty"`
 	// Quotas bound what repositories hold; each that speaks of a repository counts.
@@ -40,7 +44,7 @@ type Rules struct {
 
 // open says whether the file is about other things than users: then everybody may do everything.
 func (r Rules) open() bool {
-	return r.Htpasswd == "" && r.Robots == nil && r.Rules == nil && (r.Upstreams != nil || r.Quotas != nil)
+	return r.Htpasswd == "" && r.Robots == nil && r.Rules == nil && r.OIDC == nil && (r.Upstreams != nil || r.Quotas != nil)
 }
 
 // Robot is an account for programs. It logs in as "robot+NAME" with its secret (a user name of Basic
@@ -55,7 +59,7 @@ type Robot struct {
 type Rule struct {
 	Name         string   `json:"name"`         // for the log
 	Repositories []string `json:"repositories"` // with * for any characters
-	Users        []string `json:"users"`        // a name, "robot+NAME", "anonymous", "users" for all that logged in, or "*"
+	Users        []string `json:"users"`        // a name, "robot+NAME", "@GROUP" of the provider, "anonymous", "users" for all that logged in, or "*"
 	Actions      []string `json:"actions"`      // "pull", "push", "delete"; "admin" is all, and catalog and metrics
 	Deny         bool     `json:"deny,omitempty"`
 }
@@ -68,13 +72,15 @@ type Policy struct {
 	tokens tokens
 	state  atomic.Pointer[policyState]
 	failed throttle
+	people persons
 	// reread, when not nil, is given new rules before they are used, and may refuse them.
 	reread func(Rules) error
 }
 
 type policyState struct {
 	rules   Rules
-	users   *Htpasswd // nil without a file
+	users   *Htpasswd      // nil without a file
+	oidc    *oidc.Provider // nil: nobody signs in at one
 	changed time.Time
 	looked  time.Time
 }
@@ -84,7 +90,7 @@ const lookEvery = time.Second
 
 // NewPolicy reads the file; key signs tokens.
 func NewPolicy(path string, key []byte, log *slog.Logger) (*Policy, error) {
-	p := &Policy{path: path, log: log, tokens: tokens{key}}
+	p := &Policy{path: path, log: log, tokens: tokens{key}, people: newPersons(key)}
 	state, err := p.read()
 	if err != nil {
 		return nil, err
@@ -112,12 +118,22 @@ func (p *Policy) read() (*policyState, error) {
 		return nil, fmt.Errorf("read registry rules %s: %w", p.path, err)
 	}
 	if state.rules.Htpasswd != "" {
-		state.users, err = NewHtpasswd(state.rules.Htpasswd, false)
+		if state.users, err = NewHtpasswd(state.rules.Htpasswd, false); err != nil {
+			return nil, err
+		}
+	}
+	if state.rules.OIDC != nil {
+		state.oidc, err = oidc.New(*state.rules.OIDC)
 	}
 	return state, err
 }
 
 func (r Rules) check() error {
+	if r.OIDC != nil {
+		if err := r.OIDC.Check(); err != nil {
+			return err
+		}
+	}
 	for i, rule := range r.Rules {
 		if rule.Name == "" || len(rule.Repositories) == 0 || len(rule.Users) == 0 || len(rule.Actions) == 0 {
 			return fmt.Errorf("rule %d (%q) wants name, repositories, users and actions", i+1, rule.Name)
@@ -161,105 +177,133 @@ func (p *Policy) current() *policyState {
 	return &next
 }
 
-// decide returns the name of the rule that decides and whether it allows. user is "" for anonymous.
-func (r Rules) decide(user, repository, action string) (rule string, allowed bool) {
+// who is somebody as the rules see them.
+type who struct {
+	user   string   // empty: anonymous
+	groups []string // that the provider says a person is in
+	token  string   // ID of the personal token that was the password; empty: another password, or none
+	claim  *claim   // of the token of /token, if one was given
+}
+
+// decide returns the name of the rule that decides and whether it allows.
+func (r Rules) decide(w who, repository, action string) (rule string, allowed bool) {
 	if r.open() {
 		return "there are no rules", true
 	}
 	for _, rule := range r.Rules {
-		if rule.covers(user, repository, action) {
+		if rule.covers(w, repository, action) {
 			return rule.Name, !rule.Deny
 		}
 	}
 	return "no rule allows it", false
 }
 
-func (r Rule) covers(user, repository, action string) bool {
+func (r Rule) covers(w who, repository, action string) bool {
 	return (slices.Contains(r.Actions, action) || slices.Contains(r.Actions, "admin")) &&
 		pattern.Any(r.Repositories, repository) &&
 		slices.ContainsFunc(r.Users, func(name string) bool {
-			return name == "*" || user == "" && name == "anonymous" || user != "" && (name == user || name == "users")
+			group, isGroup := strings.CutPrefix(name, "@")
+			return name == "*" || w.user == "" && name == "anonymous" || w.user != "" && (name == w.user || name == "users") ||
+				isGroup && slices.Contains(w.groups, group)
 		})
 }
 
 // Authorize implements Authorizer.
 func (p *Policy) Authorize(w http.ResponseWriter, r *http.Request, name, action string) (string, error) {
 	state := p.current()
-	user, claim, err := p.identify(state, r)
+	by, _, err := p.visitor(state, r, action == "pull")
 	if err != nil {
 		p.challenge(w, r, name, action)
-		return user, err
+		return by.user, err
 	}
 	if name == "" { // the ping: who may enter at all
-		if user == "" && claim == nil && !state.rules.open() {
+		if by.user == "" && by.claim == nil && !state.rules.open() {
 			p.challenge(w, r, name, action)
 			return "", fail("UNAUTHORIZED", "authentication required")
 		}
-		return user, nil
+		return by.user, nil
 	}
 	if name == "*" {
 		action = "admin"
 	}
-	rule, allowed := state.rules.decide(user, name, action)
+	rule, allowed := state.rules.decide(by, name, action)
 	_, spelled, _, _ := parse(r.URL.Path) // a copy's repository may be asked for by the upstream's name alone
-	if allowed && (claim == nil || claim.covers(name, action) || claim.covers(spelled, action)) {
-		return user, nil
+	if allowed && (by.claim == nil || by.claim.covers(name, action) || by.claim.covers(spelled, action)) {
+		return by.user, nil
 	}
 	if allowed {
 		rule = "the token's scope"
 	}
-	p.log.Warn("request denied", "rule", rule, "user", user, "address", clientAddress(r), "repository", name, "action", action)
-	if user == "" || allowed {
+	p.log.Warn("request denied", "rule", rule, "user", by.user, "address", clientAddress(r), "repository", name, "action", action)
+	if by.user == "" || allowed {
 		p.challenge(w, r, name, action)
-		return user, deniedBy(rule, "UNAUTHORIZED", "authentication required")
+		return by.user, deniedBy(rule, "UNAUTHORIZED", "authentication required")
 	}
-	return user, deniedBy(rule, "DENIED", "%s may not %s %s", user, action, name)
+	return by.user, deniedBy(rule, "DENIED", "%s may not %s %s", by.user, action, name)
 }
 
 // Visit implements Authorizer.
 func (p *Policy) Visit(r *http.Request) (web.Visitor, error) {
 	state := p.current()
-	user, claim, err := p.identify(state, r)
-	return web.Visitor{User: user, May: func(name, action string) bool {
-		_, allowed := state.rules.decide(user, name, action)
-		return allowed && (claim == nil || claim.covers(name, action))
+	by, proof, err := p.visitor(state, r, true)
+	return web.Visitor{User: by.user, Proof: proof, May: func(name, action string) bool {
+		_, allowed := state.rules.decide(by, name, action)
+		return allowed && (by.claim == nil || by.claim.covers(name, action))
 	}}, err
 }
 
-// identify returns the user of a request, and what its token claims when it has one.
-func (p *Policy) identify(state *policyState, r *http.Request) (string, *claim, error) {
+// identify returns who makes a request, by its Authorization.
+func (p *Policy) identify(state *policyState, r *http.Request) (who, error) {
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
 		c, err := p.tokens.open(token, time.Now())
 		if err != nil {
-			return "", nil, fail("UNAUTHORIZED", "%w", err)
+			return who{}, fail("UNAUTHORIZED", "%w", err)
 		}
-		if c.Refresh || !p.holds(state, c) {
-			return "", nil, fail("UNAUTHORIZED", "the account of this token is no longer valid")
+		if c.Refresh {
+			return who{}, fail("UNAUTHORIZED", "a refresh token is good for /token alone")
 		}
-		return c.User, &c, nil
+		by, err := p.holds(r.Context(), state, c)
+		by.claim = &c
+		return by, err
 	}
 	user, password, given := r.BasicAuth()
 	if !given {
-		return "", nil, nil
+		return who{}, nil
 	}
-	return user, nil, p.login(state, r, user, password)
+	return p.login(state, r, user, password)
 }
 
 var errTooMany = errors.New("too many wrong passwords: wait and try again")
 
-// login checks a password. An address that gave several wrong ones has to wait, longer each time.
-func (p *Policy) login(state *policyState, r *http.Request, user, password string) error {
+// login checks a password. An address that gave several wrong ones has to wait, longer each time; personal
+// tokens are too long to be guessed, and one that expired shall not keep its neighbours out.
+func (p *Policy) login(state *policyState, r *http.Request, user, password string) (who, error) {
 	address := clientAddress(r)
+	if people.IsToken(password) && state.person(user) {
+		person, token, err := p.people.store.Check(r.Context(), user, password)
+		if err != nil {
+			p.log.Warn("token refused", "user", user, "address", address, "error", err)
+		}
+		return who{user: user, groups: person.Groups, token: token}, unauthorized(err)
+	}
 	if p.failed.wait(address, time.Now()) > 0 {
-		return &failure{"TOOMANYREQUESTS", http.StatusTooManyRequests, errTooMany}
+		return who{user: user}, &failure{"TOOMANYREQUESTS", http.StatusTooManyRequests, errTooMany}
 	}
 	if state.accepts(user, password) {
 		p.failed.forget(address)
-		return nil
+		return who{user: user}, nil
 	}
 	p.failed.note(address, time.Now())
 	p.log.Warn("wrong user or password", "user", user, "address", address)
-	return fail("UNAUTHORIZED", "wrong user or password")
+	return who{user: user}, fail("UNAUTHORIZED", "wrong user or password")
+}
+
+// unauthorized gives what is an ErrUnauthorized the registry's code, and leaves other errors alone.
+func unauthorized(err error) error {
+	if errors.Is(err, errdefs.ErrUnauthorized) {
+		return fail("UNAUTHORIZED", "%w", err)
+	}
+	return err
 }
 
 func (s *policyState) accepts(user, password string) bool {
@@ -293,13 +337,17 @@ func (s *policyState) secret(user string) (secret string, ok bool) {
 	return s.users.hash(user)
 }
 
+// schemeOf is "https" when the client, or a proxy before us, speaks TLS.
+func schemeOf(r *http.Request) string {
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		return "https"
+	}
+	return "http"
+}
+
 // challenge tells clients where tokens are (distribution, "Token Authentication Specification").
 func (p *Policy) challenge(w http.ResponseWriter, r *http.Request, name, action string) {
-	scheme := "http"
-	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
-		scheme = "https"
-	}
-	value := fmt.Sprintf(`Bearer realm=%q,service=%q`, scheme+"://"+r.Host+"/token", r.Host)
+	value := fmt.Sprintf(`Bearer realm=%q,service=%q`, schemeOf(r)+"://"+r.Host+"/token", r.Host)
 	switch {
 	case name == "*":
 		value += `,scope="registry:catalog:*"`

@@ -327,7 +327,7 @@ func TestExampleRules(t *testing.T) {
 		{"ada", "release/a", "delete", false},
 		{"ada", "*", "admin", true},
 	} {
-		if rule, allowed := r.decide(c.user, c.repository, c.action); allowed != c.allowed {
+		if rule, allowed := r.decide(who{user: c.user}, c.repository, c.action); allowed != c.allowed {
 			t.Errorf("%+v: %v by %q", c, allowed, rule)
 		}
 	}

@@ -16,7 +16,7 @@
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
 //	GET        /davit/v1/<name>/quota                     quotas, and what is used of them
 //	GET        /davit/v1/<name>/delta/<digest>            ?have=...&most=%: of a layer, what others do not have
-//	GET        /, /r/, /login, /static/                  pages for people, see registry/web
+//	GET        /, /r/, /login, /account, /static/        pages for people, see registry/web
 //
 // What the specification leaves open: a manifest's config and layers must be in the repository, the
 // manifests of an index need not be (sparse indexes); a repository's blobs are visible only in
@@ -35,6 +35,7 @@ import (
 	"davit/registry/audit"
 	"davit/registry/cache"
 	"davit/registry/delta"
+	"davit/registry/people"
 	"davit/registry/quota"
 	"davit/registry/storage"
 	"davit/registry/web"
@@ -92,6 +93,9 @@ type Authorizer interface {
 // New returns a registry over the store. Close ends what it does in the background.
 func New(store storage.Store, log *slog.Logger, o Options) *Server {
 	s := &Server{store: store, log: log, auth: o.Auth, options: o, refresh: defaultRefresh, manifests: newManifestCache(256)}
+	if policy, ok := o.Auth.(*Policy); ok {
+		policy.people.store = people.New(store)
+	}
 	s.deltas = delta.New(store, repositories{s}, deltaDelay, log)
 	s.quotas = s.newLedger()
 	if !o.NoPages {

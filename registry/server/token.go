@@ -25,6 +25,7 @@ type claim struct {
 	Scopes  []string `json:"s,omitempty"` // "repository:NAME:pull,push"
 	Expires int64    `json:"e"`           // Unix seconds
 	Account string   `json:"a,omitempty"` // seal of the user's password, see Policy.seal
+	Token   string   `json:"p,omitempty"` // ID of the personal token that was the password
 	Refresh bool     `json:"r,omitempty"` // good for other tokens alone
 }
 
