@@ -2,7 +2,9 @@ package server
 
 import (
 	"net/netip"
+	"strings"
 
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	wire "github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/image"
 	wirenet "github.com/moby/moby/api/types/network"
@@ -71,12 +73,19 @@ type imageAnswer struct {
 	Author        string
 	DockerVersion string
 	VirtualSize   int64 `json:",omitempty"`
+
+	// ContainerConfig was of the container that a step of the classic builder ran in, until 1.44. docker-compose
+	// 1 speaks the newest version and yet cannot make a container again without it.
+	ContainerConfig *dockerspec.DockerOCIImageConfig `json:",omitempty"`
 }
 
-func inspectedImage(i image.InspectResponse, v apiVersion) imageAnswer {
+func inspectedImage(i image.InspectResponse, r *request) imageAnswer {
 	a := imageAnswer{InspectResponse: i, Comment: i.Comment, Author: i.Author}
-	if v.before(44) {
+	if r.version.before(44) {
 		a.VirtualSize = i.Size
+	}
+	if r.version.before(45) || strings.HasPrefix(r.UserAgent(), "docker-compose/1.") {
+		a.ContainerConfig = i.Config
 	}
 	return a
 }

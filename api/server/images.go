@@ -52,7 +52,7 @@ func (s *Server) inspectImage(w http.ResponseWriter, r *request) error {
 	if r.version.before(48) {
 		i.Descriptor = nil
 	}
-	return writeJSON(w, http.StatusOK, inspectedImage(i, r.version))
+	return writeJSON(w, http.StatusOK, inspectedImage(i, r))
 }
 
 func (s *Server) imageHistory(w http.ResponseWriter, r *request) error {
