@@ -116,15 +116,15 @@ func splitVersion(path string) (string, apiVersion, error) {
 // statusOf is the one table from error classes to status codes.
 func statusOf(err error) int {
 	return errdefs.Find(err, []errdefs.Row[int]{
-		{errdefs.ErrInvalid, http.StatusBadRequest},
-		{errdefs.ErrUnauthorized, http.StatusUnauthorized},
-		{errdefs.ErrForbidden, http.StatusForbidden},
-		{errdefs.ErrNotFound, http.StatusNotFound},
-		{errdefs.ErrConflict, http.StatusConflict},
-		{errdefs.ErrNotModified, http.StatusNotModified},
-		{errdefs.ErrNotImplemented, http.StatusNotImplemented},
-		{errdefs.ErrTooManyRequest, http.StatusTooManyRequests},
-		{errdefs.ErrUnavailable, http.StatusServiceUnavailable},
+		{Class: errdefs.ErrInvalid, Meaning: http.StatusBadRequest},
+		{Class: errdefs.ErrUnauthorized, Meaning: http.StatusUnauthorized},
+		{Class: errdefs.ErrForbidden, Meaning: http.StatusForbidden},
+		{Class: errdefs.ErrNotFound, Meaning: http.StatusNotFound},
+		{Class: errdefs.ErrConflict, Meaning: http.StatusConflict},
+		{Class: errdefs.ErrNotModified, Meaning: http.StatusNotModified},
+		{Class: errdefs.ErrNotImplemented, Meaning: http.StatusNotImplemented},
+		{Class: errdefs.ErrTooManyRequest, Meaning: http.StatusTooManyRequests},
+		{Class: errdefs.ErrUnavailable, Meaning: http.StatusServiceUnavailable},
 	}, http.StatusInternalServerError)
 }
 

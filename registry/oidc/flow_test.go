@@ -2,6 +2,7 @@ package oidc_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,7 +11,9 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +25,7 @@ import (
 	"davit/oci"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
+	"davit/registry/audit"
 	"davit/registry/auth"
 	"davit/registry/client"
 	"davit/registry/oidc"
@@ -41,6 +45,7 @@ type fixture struct {
 	rules    string // file
 	provider *oidctest.Provider
 	log      *lines
+	audited  string // file
 }
 
 type lines struct {
@@ -76,7 +81,7 @@ var users = map[string]oidctest.User{
 // start runs provider and registry; the htpasswd file knows root, whose password is "local".
 func start(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{t: t, log: &lines{}}
+	f := &fixture{t: t, log: &lines{}, audited: filepath.Join(t.TempDir(), "audit")}
 	var err error
 	if f.store, err = dir.Open(t.TempDir()); err != nil {
 		t.Fatal(err)
@@ -124,7 +129,12 @@ func (f *fixture) serve(listening *httptest.Server) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	registry := server.New(f.store, log, server.Options{Auth: policy, HistoryKeep: time.Hour})
+	written, err := audit.Open(f.audited, log)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { written.Close(context.Background()) })
+	registry := server.New(f.store, log, server.Options{Auth: policy, HistoryKeep: time.Hour, Audit: written})
 	f.t.Cleanup(registry.Close)
 	listening.Config.Handler = registry
 	listening.Start()
@@ -201,6 +211,26 @@ func (f *fixture) api(status int, method, path, user, password string) string {
 	return string(content)
 }
 
+// wantAudited waits for lines about ada in the audit log, which is written behind the requests.
+func (f *fixture) wantAudited(parts ...string) {
+	f.t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		content, err := os.ReadFile(f.audited)
+		missing := ""
+		for _, part := range parts {
+			if !regexp.MustCompile(part + `[^\n]*"user":"ada"`).Match(content) {
+				missing = part
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(end) {
+			f.t.Fatalf("no %s of ada's in the audit log: %s, %v", missing, content, err)
+		}
+	}
+}
+
 type granted struct {
 	Token   string
 	Refresh string `json:"refresh_token"`
@@ -214,6 +244,18 @@ func (f *fixture) grant(user, password string) (g granted) {
 		f.t.Fatal(err)
 	}
 	return g
+}
+
+// skopeo copies an image within the registry, as somebody.
+func (f *fixture) skopeo(t *testing.T, credentials string) {
+	t.Helper()
+	image := "docker://" + strings.TrimPrefix(f.url, "http://") + "/team/app:"
+	cmd := exec.CommandContext(t.Context(), "skopeo", "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false",
+		"--src-creds", credentials, "--dest-creds", credentials, image+"v1", image+"copied")
+	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 func (f *fixture) resolve(user, password string) error {
@@ -261,6 +303,7 @@ func TestPeople(t *testing.T) {
 	if err := f.resolve("ada", token); err != nil {
 		t.Error(err)
 	}
+	f.skopeo(t, "ada:"+token)
 	if page := ada.Get(f.url + "/r/team/app/-/tag/v1"); page.Status != 200 || !strings.Contains(page.Text, "ada") {
 		t.Errorf("ada's page: %d %s", page.Status, page.Text)
 	}
@@ -294,6 +337,7 @@ func TestPeople(t *testing.T) {
 	if err := f.resolve("ada", token); !errors.Is(err, errdefs.ErrUnauthorized) {
 		t.Errorf("davit pulls with a revoked token: %v", err)
 	}
+	f.wantAudited(`"action":"login","result":"ok"`, `"action":"token","result":"ok"`, `"action":"revoke","result":"ok"`)
 	if page := ada.Post(f.url+"/logout", ada.Get(f.url+"/account").Form("/logout")); page.URL.String() != f.url+"/" || page.Links()["Log in"] == "" {
 		t.Errorf("logging out ends at %s: %s", page.URL, page.Text)
 	}

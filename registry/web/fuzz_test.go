@@ -15,7 +15,7 @@ import (
 // but pages and our own files.
 func FuzzAddress(f *testing.F) {
 	for _, seed := range []string{
-		"/", "/?q=a&page=2", "/login?back=//x", "/static/style.css", "/static/", "/static/../web.go", "/r/", "/r/app", "/r/app/", "/r/app?sort=name&page=-1",
+		"/", "/?q=a&page=2", "/login?back=//x", "/login/begin", "/login/callback?code=x&state=y", "/login?password", "/account", "/account/make", "/static/style.css", "/static/", "/static/../web.go", "/r/", "/r/app", "/r/app/", "/r/app?sort=name&page=-1",
 		"/r/app/-/tag/v1", "/r/app/-/tag/v1?page=9", "/r/app/-/tag/", "/r/app/-/manifest/sha256:00", "/r/app/-/files/DIGEST?path=etc", "/r/app/-/files/DIGEST?path=../..",
 		"/r/app/-/diff?from=v1&to=v1&page=3", "/r/app/-/diff?from=v1&to=DIGEST&platform=x", "/r/app/-/rollback", "/r/-/-/tag/x", "/r/a/-/b/-/c", "/r/app?deleted=1",
 	} {

@@ -194,14 +194,14 @@ func (v *visit) fail(err error) {
 // statusOf is the status of an error of these pages' own, 0 of others.
 func statusOf(err error) int {
 	return errdefs.Find(err, []errdefs.Row[int]{
-		{errNotAllowed, http.StatusMethodNotAllowed},
-		{errdefs.ErrUnauthorized, http.StatusUnauthorized},
-		{errdefs.ErrInvalid, http.StatusBadRequest},
-		{errdefs.ErrExhausted, http.StatusUnprocessableEntity},
-		{errdefs.ErrUnavailable, http.StatusServiceUnavailable},
-		{errdefs.ErrNotFound, http.StatusNotFound},
-		{errdefs.ErrForbidden, http.StatusForbidden},
-		{errdefs.ErrConflict, http.StatusConflict},
+		{Class: errNotAllowed, Meaning: http.StatusMethodNotAllowed},
+		{Class: errdefs.ErrUnauthorized, Meaning: http.StatusUnauthorized},
+		{Class: errdefs.ErrInvalid, Meaning: http.StatusBadRequest},
+		{Class: errdefs.ErrExhausted, Meaning: http.StatusUnprocessableEntity},
+		{Class: errdefs.ErrUnavailable, Meaning: http.StatusServiceUnavailable},
+		{Class: errdefs.ErrNotFound, Meaning: http.StatusNotFound},
+		{Class: errdefs.ErrForbidden, Meaning: http.StatusForbidden},
+		{Class: errdefs.ErrConflict, Meaning: http.StatusConflict},
 	}, 0)
 }
 
