@@ -268,7 +268,7 @@ func portSummaries(r *container.Record) []wire.PortSummary {
 func mountPoints(r *container.Record) []wire.MountPoint {
 	points := []wire.MountPoint{}
 	for _, m := range r.Mounts {
-		if m.Type == mount.TypeTmpfs && r.HostConfig.Tmpfs[m.Destination] != "" {
+		if _, asked := r.HostConfig.Tmpfs[m.Destination]; asked && m.Type == mount.TypeTmpfs {
 			continue // --tmpfs is shown in HostConfig alone
 		}
 		points = append(points, wire.MountPoint{

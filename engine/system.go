@@ -34,11 +34,17 @@ func newSystem(s *shared) *System { return &System{shared: s, started: s.Now()} 
 func (y *System) Version() system.VersionResponse {
 	return system.VersionResponse{
 		Platform: system.PlatformInfo{Name: "davit"}, Version: version.Version, Os: "linux", Arch: runtime.GOARCH,
-		GoVersion: runtime.Version(), KernelVersion: kernelVersion(),
+		GitCommit: commit(), GoVersion: runtime.Version(), KernelVersion: kernelVersion(),
 		Components: []system.ComponentVersion{{Name: "Engine", Version: version.Version, Details: map[string]string{
-			"Os": "linux", "Arch": runtime.GOARCH, "GoVersion": runtime.Version(), "KernelVersion": kernelVersion(), "Experimental": "false",
+			"Os": "linux", "Arch": runtime.GOARCH, "GitCommit": commit(), "GoVersion": runtime.Version(), "KernelVersion": kernelVersion(), "Experimental": "false",
 		}}},
 	}
+}
+
+// commit is what the version was built from, empty if it does not say.
+func commit() string {
+	_, built, _ := strings.Cut(version.Version, "+")
+	return built
 }
 
 // kernelVersion is the release of uname(2).

@@ -162,6 +162,8 @@ func CheckResources(r *container.Resources) error {
 		return errdefs.Invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
 	case r.CPUQuota > 0 && r.CPUQuota < 1000:
 		return errdefs.Invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+	case r.CPUShares < 0:
+		return errdefs.Invalid("invalid CPU shares (%d): value must be a positive integer", r.CPUShares)
 	case r.BlkioWeight > 0 && (r.BlkioWeight < 10 || r.BlkioWeight > 1000):
 		return errdefs.Invalid("Range of blkio weight is from 10 to 1000")
 	}

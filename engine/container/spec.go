@@ -81,8 +81,8 @@ func (b builder) process(s *specs.Spec) error {
 		NoNewPrivileges: b.security.NoNewPrivileges,
 		ApparmorProfile: b.security.AppArmor,
 	}
-	if b.security.AppArmor == "unconfined" && b.Facts.HasPath != nil && !b.Facts.HasPath("/sys/kernel/security/apparmor") {
-		s.Process.ApparmorProfile = "" // so is everything on this host
+	if b.security.AppArmor != "" && b.Facts.HasPath != nil && !b.Facts.HasPath("/sys/kernel/security/apparmor") {
+		s.Process.ApparmorProfile = "" // nothing is confined on this host, and Docker ignores the profile
 	}
 	if s.Process.Cwd == "" {
 		s.Process.Cwd = "/"

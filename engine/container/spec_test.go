@@ -111,6 +111,18 @@ func TestBuildSpecRefusesTheHostsSysctls(t *testing.T) {
 	}
 }
 
+func TestBuildSpecIgnoresAppArmorThatIsNotThere(t *testing.T) {
+	for there, want := range map[bool]string{true: "custom", false: ""} {
+		spec, err := BuildSpec(example(func(in *SpecInput) {
+			in.Record.HostConfig.SecurityOpt = []string{"apparmor=custom"}
+			in.Facts.HasPath = func(path string) bool { return path != "/sys/kernel/security/apparmor" || there }
+		}))
+		if err != nil || spec.Process.ApparmorProfile != want {
+			t.Errorf("AppArmor %v: %v, profile %q", there, err, spec.Process.ApparmorProfile)
+		}
+	}
+}
+
 func TestBuildSpecLimitsDevices(t *testing.T) {
 	device := func(path string) ([]specs.LinuxDevice, error) {
 		switch path {
