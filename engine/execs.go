@@ -178,6 +178,9 @@ func (e *execution) startable() error {
 
 func (x *Execs) run(ctx context.Context, e *execution, o StartOptions) (stream, error) {
 	process, err := x.process(e)
+	if err == nil {
+		err = executable(process.Args)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,9 @@ func (v *Views) inspect(a *actor, r *container.Record) wire.InspectResponse {
 		Mounts: mountPoints(r), GraphDriver: v.graph(r), ImageManifestDescriptor: wireDescriptor(r.Image.Manifest),
 		NetworkSettings: &wire.NetworkSettings{Networks: networksOf(r), Ports: r.State.Ports},
 	}
+	if r.HostConfig.LogConfig.Type == "local" {
+		i.LogPath = "" // as with Docker, whose file has no form that others read
+	}
 	if r.State.Status.Alive() {
 		i.NetworkSettings.SandboxID, i.NetworkSettings.SandboxKey = r.ID, procNS(r.State.Pid)
 	}

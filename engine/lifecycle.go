@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -93,6 +94,14 @@ func exitCodeOf(err error) int {
 		return cannotExecute
 	}
 	return notStarted
+}
+
+// executable refuses a program without a name, which the runtime would take for a mistake in the spec.
+func executable(args []string) error {
+	if len(args) > 0 && args[0] == "" {
+		return execFailure{errors.New(`exec: "": executable file not found in $PATH`)}
+	}
+	return nil
 }
 
 // failed publishes that the start went wrong and lets go of everybody who waited for it.
@@ -206,6 +215,9 @@ func taskRequest(r *container.Record, spec *specs.Spec, root rootfs.Rootfs) task
 
 // spec gathers what BuildSpec needs.
 func (l *lifecycle) spec(ctx context.Context, r *container.Record, root rootfs.Rootfs, endpoints []endpoint) (*specs.Spec, error) {
+	if err := executable(append(slices.Clone(r.Config.Entrypoint), r.Config.Cmd...)); err != nil {
+		return nil, err
+	}
 	user, err := passwd.Lookup(root, r.Config.User, r.HostConfig.GroupAdd)
 	if err != nil {
 		return nil, err
