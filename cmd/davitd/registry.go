@@ -15,6 +15,7 @@ import (
 )
 
 const registryUsage = `Usage:  davit registry serve [OPTIONS]
+        davit registry login [--days N] HOST
         davit registry tags [--history] REPOSITORY
         davit registry rollback REPOSITORY:TAG[@{N}]
         davit registry quota REPOSITORY
@@ -61,6 +62,9 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	if len(args) > 0 && slices.Contains([]string{"tags", "rollback", "quota"}, args[0]) {
 		return useRegistry(ctx, args, os.Stdout, output, log)
 	}
+	if len(args) > 0 && args[0] == "login" {
+		return signIn(ctx, args, os.Stdout, output, log)
+	}
 	if len(args) > 0 && args[0] == "scrub" {
 		return maintainRegistry(ctx, args, os.Stdout, output, log)
 	}
@@ -69,7 +73,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
 			return flag.ErrHelp
 		}
-		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"tags\", \"rollback\", \"quota\" and \"scrub\"", args[0])
+		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"login\", \"tags\", \"rollback\", \"quota\" and \"scrub\"", args[0])
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

@@ -101,6 +101,10 @@ func (w *seen) audited(r *http.Request) string {
 		return "push"
 	case "rollback":
 		return "rollback"
+	case "signIn":
+		if w.by != "" {
+			return "login"
+		}
 	case "token":
 		if w.by != "" || triedUser(r) != "" || w.status >= http.StatusBadRequest {
 			return "login"

@@ -27,12 +27,14 @@ type persons struct {
 	store    *people.Store
 	sessions oidc.Sealer
 	pending  oidc.Sealer
-	proofs   []byte // key of forms' proofs
+	devices  oidc.Sealer
+	proofs   []byte    // key of forms' proofs
+	begun    *throttle // of sign-ins on other devices
 }
 
 func newPersons(key []byte) persons {
 	proofs := sha256.Sum256(append([]byte("forms "), key...))
-	return persons{sessions: oidc.NewSealer(key, "session"), pending: oidc.NewSealer(key, "sign-in"), proofs: proofs[:]}
+	return persons{sessions: oidc.NewSealer(key, "session"), pending: oidc.NewSealer(key, "sign-in"), devices: oidc.NewSealer(key, "device"), proofs: proofs[:], begun: &throttle{}}
 }
 
 // session is what the cookie of a browser says that is signed in. Groups and rules are looked up each time.
@@ -224,11 +226,16 @@ func (s pageSource) Make(r *http.Request, user, label string, life time.Duration
 	if policy == nil {
 		return "", errNobodySignsIn
 	}
-	secret, t, err := policy.people.store.Make(r.Context(), user, label, life)
-	if err == nil {
-		policy.log.Info("token made", "user", user, "token", t.ID, "label", t.Label, "until", t.Expires, "address", clientAddress(r))
-	}
+	secret, _, err := policy.makeToken(r, user, label, life)
 	return secret, err
+}
+
+func (p *Policy) makeToken(r *http.Request, user, label string, life time.Duration) (string, people.Token, error) {
+	secret, t, err := p.people.store.Make(r.Context(), user, label, life)
+	if err == nil {
+		p.log.Info("token made", "user", user, "token", t.ID, "label", t.Label, "until", t.Expires, "address", clientAddress(r))
+	}
+	return secret, t, err
 }
 
 // Revoke implements web.Tokens.

@@ -16,6 +16,7 @@
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
 //	GET        /davit/v1/<name>/quota                     quotas, and what is used of them
 //	GET        /davit/v1/<name>/delta/<digest>            ?have=...&most=%: of a layer, what others do not have
+//	POST       /davit/v1/signin                          people who sign in on another device, see signIn
 //	GET        /, /r/, /login, /account, /static/        pages for people, see registry/web
 //
 // What the specification leaves open: a manifest's config and layers must be in the repository, the
@@ -149,6 +150,7 @@ var (
 	tokenRoute     = &route{name: "token", methods: map[string]handler{"GET": (*Server).token, "POST": (*Server).token}, open: true}
 	healthRoute    = &route{name: "health", methods: map[string]handler{"GET": (*Server).health, "HEAD": (*Server).health}, open: true}
 	pageRoute      = &route{name: "page", methods: map[string]handler{"GET": (*Server).page, "HEAD": (*Server).page, "POST": (*Server).page}, open: true}
+	signInRoute    = &route{name: "signIn", methods: map[string]handler{"POST": (*Server).signIn}, open: true}
 	readyRoute     = &route{name: "ready", methods: map[string]handler{"GET": (*Server).ready, "HEAD": (*Server).ready}, open: true}
 )
 
@@ -197,6 +199,9 @@ func parse(path string) (found *route, name, arg string, ok bool) {
 
 // parseOwn is parse for what the specification does not have.
 func parseOwn(rest string) (found *route, name, arg string, ok bool) {
+	if rest == "signin" {
+		return signInRoute, "", "", true
+	}
 	for _, candidate := range []struct {
 		suffix string
 		route  *route

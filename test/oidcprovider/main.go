@@ -32,12 +32,12 @@ import (
 
 func main() {
 	addr := flag.String("addr", "127.0.0.1:0", "")
-	client := flag.String("client", "", "")
+	id := flag.String("client", "", "")
 	secret := flag.String("secret", "", "")
 	redirect := flag.String("redirect", "", "")
 	path := flag.String("users", "", "")
 	flag.Parse()
-	storage.RegisterClients(storage.WebClient(*client, *secret, *redirect))
+	storage.RegisterClients(storage.WebClient(*id, *secret, *redirect))
 	p := &provider{Storage: storage.NewStorage(users(*path)), users: users(*path)}
 	if err := p.rotate(); err != nil {
 		log.Fatal(err)
@@ -105,6 +105,26 @@ type provider struct {
 	*storage.Storage
 	users users
 	key   atomic.Pointer[key]
+}
+
+// GetClientByClientID lets the client sign people in on other devices too.
+func (p *provider) GetClientByClientID(ctx context.Context, id string) (op.Client, error) {
+	c, err := p.Storage.GetClientByClientID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return client{c}, nil
+}
+
+type client struct{ op.Client }
+
+func (c client) GrantTypes() []oidc.GrantType {
+	return append(c.Client.GrantTypes(), oidc.GrantTypeDeviceCode)
+}
+
+// CompleteDeviceAuthorization is told the name by the example's pages.
+func (p *provider) CompleteDeviceAuthorization(ctx context.Context, code, name string) error {
+	return p.Storage.CompleteDeviceAuthorization(ctx, code, p.users.GetUserByUsername(name).ID)
 }
 
 // SetUserinfoFromToken answers the userinfo endpoint; the ID token has none of it.
