@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"davit/internal/acmetest"
+	"davit/internal/s3test"
 	"davit/oci/errdefs"
 	"davit/registry/storage"
+	"davit/registry/storage/bucket"
 	"davit/registry/storage/dir"
 )
 
@@ -99,9 +101,25 @@ func openStore(t *testing.T, path string) storage.Store {
 // Of four processes over one store one asks, whichever the challenge comes to answers it, and all serve the
 // certificate; so does one that starts later, without asking anybody.
 func TestProcessesShareACertificate(t *testing.T) {
+	t.Run("directory", func(t *testing.T) {
+		path := t.TempDir()
+		share(t, func() storage.Records { return openStore(t, path) })
+	})
+	t.Run("bucket", func(t *testing.T) {
+		root := s3test.Start(t, "versitygw").Root
+		share(t, func() storage.Records {
+			store, err := bucket.Open(t.Context(), root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return store
+		})
+	})
+}
+
+func share(t *testing.T, open func() storage.Records) {
 	first := openListener(t)
 	pebble := acmetest.Start(t, acmetest.Options{TLSPort: port(first)})
-	path := t.TempDir()
 	o := Options{Hosts: []string{"Registry.Test"}, Email: "ada@example.com", Directory: pebble.Directory, Client: pebble.Client}
 	var all []*place
 	for i := range 4 {
@@ -109,7 +127,7 @@ func TestProcessesShareACertificate(t *testing.T) {
 		if i > 0 {
 			listener = openListener(t)
 		}
-		all = append(all, serve(t, listener, openStore(t, path), o))
+		all = append(all, serve(t, listener, open(), o))
 	}
 	seen := make(chan string, len(all))
 	for _, p := range all {
@@ -132,7 +150,7 @@ func TestProcessesShareACertificate(t *testing.T) {
 		t.Errorf("%d orders by %d accounts, want one", orders, accounts)
 	}
 	o.Directory = "https://127.0.0.1:1/dir"
-	late := serve(t, openListener(t), openStore(t, path), o)
+	late := serve(t, openListener(t), open(), o)
 	if leaf, err := late.leaf(pebble.Issued); err != nil || leaf.SerialNumber.String() != serial {
 		t.Errorf("a later process: %v, %v", leaf, err)
 	}
@@ -143,6 +161,7 @@ func TestProcessesShareACertificate(t *testing.T) {
 
 // Keep has the certificate made before a client comes; it is renewed while the process runs.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	listener := openListener(t)
 	pebble := acmetest.Start(t, acmetest.Options{TLSPort: port(listener), Life: 9 * time.Second})
 	p := serve(t, listener, openStore(t, t.TempDir()), Options{Hosts: []string{host}, Directory: pebble.Directory, Client: pebble.Client})
@@ -167,6 +186,7 @@ func TestRenewal(t *testing.T) {
 
 // The challenge may come to port 80 instead.
 func TestHTTPChallenge(t *testing.T) {
+	t.Parallel()
 	web := openListener(t)
 	pebble := acmetest.Start(t, acmetest.Options{TLSPort: 1, HTTPPort: port(web)})
 	p := serve(t, openListener(t), openStore(t, t.TempDir()), Options{Hosts: []string{host}, Directory: pebble.Directory, Client: pebble.Client})
@@ -190,6 +210,7 @@ func TestHTTPChallenge(t *testing.T) {
 // A host that the ACME server cannot reach: the log says why, and the ACME server is left in peace for a
 // while, whatever clients ask for.
 func TestRefusal(t *testing.T) {
+	t.Parallel()
 	pebble := acmetest.Start(t, acmetest.Options{TLSPort: 1})
 	path := t.TempDir()
 	p := serve(t, openListener(t), openStore(t, path), Options{Hosts: []string{host}, Directory: pebble.Directory, Client: pebble.Client})
@@ -214,6 +235,7 @@ func TestRefusal(t *testing.T) {
 
 // A process that died while it asked holds nobody up for long.
 func TestAskingEnds(t *testing.T) {
+	t.Parallel()
 	store := openStore(t, t.TempDir())
 	c, err := New(t.Context(), store, Options{Hosts: []string{host}}, slog.New(slog.DiscardHandler))
 	if err != nil {
