@@ -19,6 +19,7 @@ const registryUsage = `Usage:  davit registry serve [OPTIONS]
         davit registry tags [--history] REPOSITORY
         davit registry rollback REPOSITORY:TAG[@{N}]
         davit registry quota REPOSITORY
+        davit registry retention [--dry-run] REPOSITORY
         davit registry scrub [--root ROOT] [--rate BYTES]
 
 Run a registry: push to it and pull from it with davit, docker, podman or skopeo. Every tag keeps a log of
@@ -52,14 +53,14 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 		c.Immutable = append(c.Immutable, pattern)
 		return nil
 	})
-	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots, rules and quotas for repositories, and upstreams, read again when it changes")
+	flags.StringVar(&c.Rules, "config", "", "JSON file of users, robots, rules, quotas and retention for repositories, and upstreams, read again when it changes")
 	flags.BoolVar(&c.RedirectBlobs, "redirect-blobs", false, "with a bucket: send clients there for blobs, by signed addresses that they must be able to reach")
 	flags.BoolVar(&c.NoDeltas, "no-deltas", false, "send layers whole, also to engines that could do with what is new in them")
 	flags.BoolVar(&c.NoPages, "no-pages", false, "serve no web pages, only the API")
 	cacheFlags(flags, &c)
 	flags.StringVar(&c.AuditLog, "audit-log", "", "file to append a line of JSON to for every pull, push, tag, delete, rollback, login and denied request; - for standard output")
 	flags.StringVar(&c.AccessLog, "access-log", "", "file to append a line of JSON to for every request; - for standard output")
-	if len(args) > 0 && slices.Contains([]string{"tags", "rollback", "quota"}, args[0]) {
+	if len(args) > 0 && slices.Contains([]string{"tags", "rollback", "quota", "retention"}, args[0]) {
 		return useRegistry(ctx, args, os.Stdout, output, log)
 	}
 	if len(args) > 0 && args[0] == "login" {
@@ -73,7 +74,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
 			return flag.ErrHelp
 		}
-		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"login\", \"tags\", \"rollback\", \"quota\" and \"scrub\"", args[0])
+		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"login\", \"tags\", \"rollback\", \"quota\", \"retention\" and \"scrub\"", args[0])
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

@@ -19,13 +19,16 @@ import (
 	"davit/registry/client"
 )
 
-// useRegistry is "davit registry tags", "rollback" and "quota".
+// useRegistry is "davit registry tags", "rollback", "quota" and "retention".
 func useRegistry(ctx context.Context, args []string, out, errs io.Writer, log *slog.Logger) error {
 	flags := flag.NewFlagSet("davit registry "+args[0], flag.ContinueOnError)
 	flags.SetOutput(errs)
-	var history bool
-	if args[0] == "tags" {
+	var history, dry bool
+	switch args[0] {
+	case "tags":
 		flags.BoolVar(&history, "history", false, "what each tag named, when and by whom; deleted tags too")
+	case "retention":
+		flags.BoolVar(&dry, "dry-run", false, "say what would go, delete nothing")
 	}
 	names, err := interspersed(flags, args[1:])
 	if err != nil {
@@ -52,6 +55,8 @@ func useRegistry(ctx context.Context, args []string, out, errs io.Writer, log *s
 		return rollback(ctx, repo, name, number, out)
 	case args[0] == "quota":
 		return printQuota(ctx, repo, out)
+	case args[0] == "retention":
+		return retain(ctx, repo, dry, out)
 	case history:
 		return printHistory(ctx, repo, out)
 	}

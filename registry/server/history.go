@@ -294,17 +294,16 @@ func (s *Server) rollbackTo(r request, d oci.Digest) error {
 	if !slices.ContainsFunc(moves, func(m Move) bool { return m.Digest == d }) {
 		return fail("MANIFEST_UNKNOWN", "tag %s of %s never named %s, as far as its history goes", r.arg, r.repo.name, d)
 	}
-	return s.name(r, []string{r.arg}, d, func() error { return s.restore(r, d) })
+	return s.name(r, []string{r.arg}, d, func() error { return s.restore(r.Context(), r.repo, d) })
 }
 
 // restore brings a deleted manifest back, and those of a deleted index. What is there, or was never in
 // this registry (a sparse index), it leaves alone.
-func (s *Server) restore(r request, d oci.Digest) error {
-	ctx := r.Context()
-	if _, err := r.repo.manifest(ctx, d); err == nil {
-		return nil
+func (s *Server) restore(ctx context.Context, repo repository, d oci.Digest) error {
+	if err := repo.use(ctx, repo.manifestKey(d)); ignoreMissing(err) != nil || err == nil {
+		return err
 	}
-	value, err := s.store.GetRecord(ctx, r.repo.deletedKey(d))
+	record, err := s.store.ReadRecord(ctx, repo.deletedKey(d))
 	if err != nil {
 		return unknown(err, "MANIFEST_UNKNOWN")
 	}
@@ -313,11 +312,11 @@ func (s *Server) restore(r request, d oci.Digest) error {
 		return unknown(err, "MANIFEST_UNKNOWN")
 	}
 	var was entry
-	if err := json.Unmarshal(value, &was); err != nil {
+	if err := json.Unmarshal(record.Value, &was); err != nil {
 		return fmt.Errorf("read record of deleted manifest %s: %w", d, err)
 	}
 	for _, child := range was.Manifests {
-		if err := s.restore(r, child); ignoreMissing(err) != nil {
+		if err := s.restore(ctx, repo, child); ignoreMissing(err) != nil {
 			return err
 		}
 	}
@@ -325,13 +324,22 @@ func (s *Server) restore(r request, d oci.Digest) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.repo.holds(ctx, e.Blobs); err != nil {
+	if _, err := repo.holds(ctx, e.Blobs); err != nil {
 		return err
 	}
-	if err := s.storeImage(ctx, r.repo, d, content, doc, e); err != nil {
+	if err := s.storeImage(ctx, repo, d, content, doc, e); err != nil {
 		return err
 	}
-	return ignoreMissing(s.store.DeleteRecord(ctx, r.repo.deletedKey(d)))
+	return s.forget(ctx, repo.deletedKey(d), record)
+}
+
+// forget deletes a record as it was read, unless it was written again: the manifest was deleted anew.
+func (s *Server) forget(ctx context.Context, key string, was storage.Record) error {
+	err := s.store.RemoveRecord(ctx, key, was.Version)
+	if revoked(err) {
+		return nil
+	}
+	return err
 }
 
 // keepDeleted remembers a manifest that is about to be deleted, while histories may want it back.
@@ -362,10 +370,13 @@ func (s *Server) pruneHistory(ctx context.Context, repo repository) error {
 	if err != nil {
 		return err
 	}
+	if settled := time.Now().Add(-2 * s.refresh); settled.Before(before) { // see keepReferenced
+		before = settled
+	}
 	for _, name := range deleted {
-		at, err := s.store.RecordTime(ctx, repo.key("_deleted", name))
-		if err == nil && at.Before(before) {
-			err = s.store.DeleteRecord(ctx, repo.key("_deleted", name))
+		record, err := s.store.ReadRecord(ctx, repo.key("_deleted", name))
+		if err == nil && record.Put.Before(before) {
+			err = s.forget(ctx, repo.key("_deleted", name), record)
 		}
 		if ignoreMissing(err) != nil {
 			return err

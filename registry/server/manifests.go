@@ -46,6 +46,9 @@ func (s *Server) getManifest(r request) error {
 		return err
 	}
 	e, err := r.repo.manifest(r.Context(), d)
+	if err == nil && r.arg == string(d) && len(s.retentionOf(r.repo)) > 0 {
+		err = ignoreMissing(r.repo.use(r.Context(), r.repo.manifestKey(d)))
+	}
 	if err != nil {
 		return err
 	}
@@ -289,7 +292,10 @@ func (s *Server) storeImage(ctx context.Context, repo repository, d oci.Digest, 
 	if err := s.storeManifest(ctx, repo, d, content, doc, e); err != nil {
 		return err
 	}
-	return repo.keep(ctx, e.Blobs)
+	if err := repo.keep(ctx, e.Blobs); err != nil {
+		return err
+	}
+	return s.keepReferenced(ctx, repo, e)
 }
 
 // storeManifest writes content first, names last: whatever a name leads to is there.

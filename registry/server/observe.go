@@ -94,6 +94,7 @@ type metrics struct {
 	collections, collectFailures, collectedBlobs, collectedBytes atomic.Int64
 
 	scrub       scrubCounts
+	retained    retained
 	quotaDenied atomic.Int64
 }
 
@@ -211,7 +212,7 @@ func (c *requestCount) write(w io.Writer, label string) {
 func (s *Server) serveMetrics(r request) error {
 	var text strings.Builder
 	s.metrics.write(&text)
-	for _, single := range slices.Concat(s.cacheSeries(), s.metrics.scrub.series(), s.quotaSeries(), s.auditSeries()) {
+	for _, single := range slices.Concat(s.cacheSeries(), s.metrics.scrub.series(), s.quotaSeries(), s.auditSeries(), s.metrics.retained.series()) {
 		single.write(&text)
 	}
 	r.w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")

@@ -23,6 +23,7 @@ import (
 	"davit/registry/pattern"
 	"davit/registry/people"
 	"davit/registry/quota"
+	"davit/registry/retention"
 	"davit/registry/storage"
 	"davit/registry/web"
 )
@@ -40,11 +41,13 @@ type Rules struct {
 	Upstreams []cache.Upstream `json:"upstreams,omitempty"`
 	// Quotas bound what repositories hold; each that speaks of a repository counts.
 	Quotas []quota.Rule `json:"quotas,omitempty"`
+	// Retention is which tags and manifests stay.
+	Retention []retention.Rule `json:"retention,omitempty"`
 }
 
 // open says whether the file is about other things than users: then everybody may do everything.
 func (r Rules) open() bool {
-	return r.Htpasswd == "" && r.Robots == nil && r.Rules == nil && r.OIDC == nil && (r.Upstreams != nil || r.Quotas != nil)
+	return r.Htpasswd == "" && r.Robots == nil && r.Rules == nil && r.OIDC == nil && (r.Upstreams != nil || r.Quotas != nil || r.Retention != nil)
 }
 
 // Robot is an account for programs. It logs in as "robot+NAME" with its secret (a user name of Basic
@@ -149,7 +152,7 @@ func (r Rules) check() error {
 			return fmt.Errorf("robot %q wants a name and secretSHA256 of %d hexadecimal digits", robot.Name, 2*sha256.Size)
 		}
 	}
-	return quota.Check(r.Quotas)
+	return errors.Join(quota.Check(r.Quotas), retention.Check(r.Retention))
 }
 
 // current returns the rules, read again if their file changed. A file that cannot be used changes nothing.

@@ -38,6 +38,7 @@ type entry struct {
 	Subject   oci.Digest   `json:"subject,omitempty"`
 	Blobs     []oci.Digest `json:"blobs,omitempty"`     // config and layers
 	Manifests []oci.Digest `json:"manifests,omitempty"` // of an index
+	Retired   bool         `json:"retired,omitempty"`   // of a deleted one: by retention
 }
 
 func dashed(d oci.Digest) string { return d.Algorithm() + "-" + d.Hex() }

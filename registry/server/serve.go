@@ -208,6 +208,9 @@ func listen(address string, secure *tls.Config) (net.Listener, error) {
 
 func (s *Server) collectEvery(ctx context.Context, config Config) {
 	s.inTurns(ctx, "collection", config.CollectEvery, func() {
+		if err := s.Retain(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("retention failed", "error", err)
+		}
 		done, err := s.Collect(ctx, config.CollectGrace)
 		s.metrics.collectedBlobs.Add(int64(done.Blobs))
 		s.metrics.collectedBytes.Add(done.Bytes)

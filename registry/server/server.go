@@ -15,6 +15,7 @@
 //	GET        /davit/v1/<name>/tags/<tag>/history        the log of one
 //	POST       /davit/v1/<name>/tags/<tag>/rollback       ?digest=: name again what the log has
 //	GET        /davit/v1/<name>/quota                     quotas, and what is used of them
+//	GET|DELETE /davit/v1/<name>/retention                 what the rules let go; DELETE: now
 //	GET        /davit/v1/<name>/delta/<digest>            ?have=...&most=%: of a layer, what others do not have
 //	POST       /davit/v1/signin                          people who sign in on another device, see signIn
 //	GET        /, /r/, /login, /account, /static/        pages for people, see registry/web
@@ -146,6 +147,7 @@ var (
 	rollbackRoute  = &route{name: "rollback", methods: map[string]handler{"POST": (*Server).rollback}}
 	deltaRoute     = &route{name: "delta", methods: map[string]handler{"GET": (*Server).getDelta}}
 	quotaRoute     = &route{name: "quota", methods: map[string]handler{"GET": (*Server).showQuota}}
+	retentionRoute = &route{name: "retention", methods: map[string]handler{"GET": (*Server).showRetention, "DELETE": (*Server).applyRetention}}
 	metricsRoute   = &route{name: "metrics", methods: map[string]handler{"GET": (*Server).serveMetrics}}
 	tokenRoute     = &route{name: "token", methods: map[string]handler{"GET": (*Server).token, "POST": (*Server).token}, open: true}
 	healthRoute    = &route{name: "health", methods: map[string]handler{"GET": (*Server).health, "HEAD": (*Server).health}, open: true}
@@ -214,6 +216,9 @@ func parseOwn(rest string) (found *route, name, arg string, ok bool) {
 	}
 	if i := strings.LastIndex(rest, "/delta/"); i >= 0 {
 		return deltaRoute, rest[:i], rest[i+len("/delta/"):], true
+	}
+	if name, ok = strings.CutSuffix(rest, "/retention"); ok {
+		return retentionRoute, name, "", true
 	}
 	if name, ok = strings.CutSuffix(rest, "/quota"); ok {
 		return quotaRoute, name, "", true

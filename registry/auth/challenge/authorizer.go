@@ -62,6 +62,9 @@ func PullScope(path string) Scope { return Scope("repository:" + path + ":pull")
 // PushScope is the right to read and write a repository.
 func PushScope(path string) Scope { return Scope("repository:" + path + ":pull,push") }
 
+// DeleteScope is the right to delete from a repository.
+func DeleteScope(path string) Scope { return Scope("repository:" + path + ":delete") }
+
 // CatalogScope is the right to list repositories.
 const CatalogScope Scope = "registry:catalog:*"
 
