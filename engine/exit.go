@@ -91,22 +91,36 @@ func (l *lifecycle) onExit(a *actor, s task.State) {
 		l.tellOOM(a, r)
 	}
 	ended, decision := l.ended(r, s)
-	if decision.Restart {
+	switch {
+	case decision.Restart:
 		// Nobody may take the container for stopped while it comes back.
 		l.teardown(ended)
 		a.publish(ended)
 		l.scheduleRetry(a, decision.After)
-	} else {
+	case ended.GoesNow():
+		a.publishExit(ended)
+		l.vanish(ctx, a, ended)
+		return
+	default:
 		a.publishExit(ended)
 		l.teardown(ended)
 	}
-	if !ended.GoesNow() {
-		l.journal.saveLater(ended)
-		return
-	}
+	l.journal.saveLater(ended)
+}
+
+// vanish removes a container that was to live as long as its program. Clients wait for its record to go:
+// the task, which nobody can ask about any more, is deleted after that. When the engine dies in between,
+// the next one deletes tasks that no record knows.
+func (l *lifecycle) vanish(ctx context.Context, a *actor, r *container.Record) {
+	var all sync.WaitGroup
+	all.Go(func() { l.detach(r.ID) })
+	all.Go(func() { l.removeSnapshot(r.ID) }) // its processes are gone; remove finds nothing left to do
+	all.Wait()
+	l.unmountVolumes(r)
 	if err := l.remove(ctx, a, true); err != nil {
 		l.Log.Error("remove container", "container", a.id, "error", err)
 	}
+	l.forgetTask(r.ID)
 }
 
 // ended returns the record after the exit, and what is to follow.
@@ -139,9 +153,6 @@ func (l *lifecycle) teardown(r *container.Record) {
 	var all sync.WaitGroup
 	all.Go(func() { l.detach(r.ID) })
 	all.Go(func() { l.forgetTask(r.ID) })
-	if r.GoesNow() {
-		all.Go(func() { l.removeSnapshot(r.ID) }) // its processes are gone; remove finds nothing left to do
-	}
 	all.Wait()
 	l.unmountVolumes(r)
 }

@@ -202,10 +202,18 @@ func (c *Client) Hello(ctx context.Context) (wire.Hello, error) {
 // namespace, for the caller to configure while the task is prepared and to close; nil when the spec
 // asks for no new one. An id in use is errdefs.ErrConflict.
 func (c *Client) Create(ctx context.Context, r CreateRequest) (s State, netns *os.File, err error) {
-	if r, err = c.profiles.detach(r); err != nil {
+	sent, err := c.profiles.detach(r)
+	if err != nil {
 		return s, nil, err
 	}
-	files, err := c.call(ctx, wire.OpCreate, r, &s)
+	files, err := c.call(ctx, wire.OpCreate, sent, &s)
+	if sent.ProfileKey != "" && sent.Profile == nil && errors.Is(err, errdefs.ErrNotFound) {
+		c.profiles.learned(sent.ProfileKey, false)
+		return c.Create(ctx, r) // it was forgotten: with its text this time
+	}
+	if err == nil {
+		c.profiles.learned(sent.ProfileKey, true)
+	}
 	if len(files) > 0 {
 		netns = files[0]
 	}

@@ -40,9 +40,10 @@ type CreateRequest struct {
 	Stdio  Stdio         `json:"stdio"`
 	Log    LogConfig     `json:"log"`
 
-	// Profile is Spec.Linux.Seccomp on its way: Client.Create takes it out of the spec, and the monitor
-	// puts it back with Assemble. It is most of a spec's text, and nearly always the same.
-	Profile json.RawMessage `json:"profile,omitempty"`
+	// Profile and ProfileKey are Spec.Linux.Seccomp on its way: Client.Create takes it out of the spec, and
+	// the monitor puts it back with Assemble. Only the key goes to a monitor that has the profile already.
+	Profile    json.RawMessage `json:"profile,omitempty"`
+	ProfileKey string          `json:"profileKey,omitempty"` // SHA-256 of Profile, in hex
 }
 
 // Stdio says what the standard streams of a process are connected to.

@@ -27,7 +27,7 @@ import (
 )
 
 // Version is the protocol's; client and monitor of different versions do not speak.
-const Version = 2
+const Version = 3
 
 // Sizes of what travels.
 const (
