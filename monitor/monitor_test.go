@@ -223,6 +223,38 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
+// A task gets its seccomp profile when only the profile's name was sent, also after the monitor has forgotten
+// which one that was.
+func TestProfileIsForgotten(t *testing.T) {
+	e := newEnv(t)
+	confined := func(id string, profile *specs.LinuxSeccomp) {
+		t.Helper()
+		r := e.request(id, "busybox", "grep", "Seccomp:", "/proc/self/status")
+		r.Spec.Linux.Seccomp = profile
+		e.run(r)
+		e.awaitExit(id)
+		if got := e.logged(r); got != "Seccomp:\t2\n" {
+			t.Errorf("%s: %q", id, got)
+		}
+		e.must(e.client.Delete(e.ctx, id))
+	}
+	first := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
+	confined("sent", first)
+	confined("named", first)
+	other, err := task.Connect(e.ctx, e.options)
+	e.must(err)
+	defer other.Close()
+	mine := e.client
+	e.client = other
+	for i := range 8 {
+		confined(fmt.Sprintf("other-%d", i), &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Syscalls: []specs.LinuxSyscall{
+			{Names: []string{"reboot"}, Action: specs.ActErrno, ErrnoRet: new(uint(i + 1))},
+		}})
+	}
+	e.client = mine
+	confined("forgotten", first)
+}
+
 func TestFollowLogs(t *testing.T) {
 	e := newEnv(t)
 	r := e.request("talks", "sh", "-c", "while read x; do echo said $x; done")
