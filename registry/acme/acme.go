@@ -4,7 +4,7 @@
 // and each answers the challenges of all:
 //
 //	secret/acme/account           the account's key (PEM)
-//	secret/acme/kept/HOST         key and chain (PEM); HOST+rsa for clients that know nothing newer
+//	secret/acme/kept/HOST         key (ECDSA) and chain (PEM)
 //	secret/acme/kept/HOST+token   the certificate that answers a TLS-ALPN-01 challenge; also TOKEN+http-01
 //	secret/acme/asking/HOST       one process is asking for the first certificate; the others wait
 package acme
@@ -161,15 +161,17 @@ func (c *Certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	if slices.Equal(hello.SupportedProtos, []string{acme.ALPNProto}) {
 		return c.manager.GetCertificate(hello)
 	}
-	return c.obtain(hello.Context(), hello)
+	return c.obtain(hello.Context(), strings.ToLower(strings.TrimSuffix(hello.ServerName, ".")))
 }
 
-// obtain returns the host's certificate, and has it made when there is none yet.
-func (c *Certificates) obtain(ctx context.Context, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	host := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+// obtain returns the host's certificate, and has it made when there is none yet. It has an ECDSA key for
+// everybody: a client cannot have another one asked for, and refused in everybody's name, by knowing RSA
+// alone.
+func (c *Certificates) obtain(ctx context.Context, host string) (*tls.Certificate, error) {
 	if err := c.check(ctx, host); err != nil {
 		return nil, err
 	}
+	hello := modernHello(host)
 	if c.last(host).ready {
 		return c.manager.GetCertificate(hello)
 	}
@@ -212,9 +214,9 @@ func (c *Certificates) await(ctx context.Context, host string) (asking storage.V
 		if last := c.last(host); last.err != nil && time.Now().Before(last.again) {
 			return storage.Absent, last.err
 		}
-		_, err := c.records.GetRecord(ctx, keptKey(host))
-		if !errors.Is(err, errdefs.ErrNotFound) {
-			return storage.Absent, err
+		content, err := c.records.GetRecord(ctx, keptKey(host))
+		if ignoreNotFound(err) != nil || time.Now().Before(expiry(content)) {
+			return storage.Absent, ignoreNotFound(err)
 		}
 		other, err := c.records.ReadRecord(ctx, askingKey(host))
 		if ignoreNotFound(err) != nil {

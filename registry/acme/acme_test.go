@@ -3,11 +3,16 @@ package acme
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"strings"
@@ -121,6 +126,10 @@ func share(t *testing.T, open func() storage.Records) {
 	first := openListener(t)
 	pebble := acmetest.Start(t, acmetest.Options{TLSPort: port(first)})
 	o := Options{Hosts: []string{"Registry.Test"}, Email: "ada@example.com", Directory: pebble.Directory, Client: pebble.Client}
+	// What is left of long ago is as good as nothing.
+	if err := open().PutRecord(t.Context(), keptKey(host), expired(t)); err != nil {
+		t.Fatal(err)
+	}
 	var all []*place
 	for i := range 4 {
 		listener := first
@@ -233,6 +242,26 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
+// A client that knows RSA alone gets no certificate of its own, and spoils nothing for the others.
+func TestOldClient(t *testing.T) {
+	t.Parallel()
+	listener := openListener(t)
+	pebble := acmetest.Start(t, acmetest.Options{TLSPort: port(listener)})
+	p := serve(t, listener, openStore(t, t.TempDir()), Options{Hosts: []string{host}, Directory: pebble.Directory, Client: pebble.Client})
+	for range 2 {
+		old := &tls.Config{ServerName: host, RootCAs: pebble.Issued, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}
+		if _, err := tls.Dial("tcp", p.listener.Addr().String(), old); err == nil {
+			t.Error("it has a certificate")
+		}
+		if _, err := p.leaf(pebble.Issued); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := pebble.Orders(); n != 1 {
+		t.Errorf("%d orders, want 1", n)
+	}
+}
+
 // A process that died while it asked holds nobody up for long.
 func TestAskingEnds(t *testing.T) {
 	t.Parallel()
@@ -258,4 +287,23 @@ func TestHostsAreChecked(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
+}
+
+// expired is a certificate as it is kept, that ended a day ago.
+func expired(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(7), DNSNames: []string{host}, NotAfter: time.Now().Add(-24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 }

@@ -70,7 +70,7 @@ func (c *Certificates) Keep(ctx context.Context) {
 	for _, host := range c.o.Hosts {
 		hosts.Go(func() {
 			for ctx.Err() == nil {
-				pair, err := c.obtain(ctx, modernHello(host))
+				pair, err := c.obtain(ctx, host)
 				pause := c.o.Pause
 				if err == nil {
 					pause = c.overdue(host, pair.Leaf)
