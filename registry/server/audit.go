@@ -101,6 +101,10 @@ func (w *seen) audited(r *http.Request) string {
 		return "push"
 	case "rollback":
 		return "rollback"
+	case "retention":
+		if r.Method == http.MethodDelete && w.status >= http.StatusBadRequest {
+			return "delete" // what it deletes has records of its own
+		}
 	case "signIn":
 		if w.by != "" {
 			return "login"
