@@ -20,6 +20,7 @@ const registryUsage = `Usage:  davit registry serve [OPTIONS]
         davit registry rollback REPOSITORY:TAG[@{N}]
         davit registry quota REPOSITORY
         davit registry retention [--dry-run] REPOSITORY
+        davit registry forget [--root ROOT] PERSON
         davit registry scrub [--root ROOT] [--rate BYTES]
 
 Run a registry: push to it and pull from it with davit, docker, podman or skopeo. Every tag keeps a log of
@@ -66,6 +67,9 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	if len(args) > 0 && args[0] == "login" {
 		return signIn(ctx, args, os.Stdout, output, log)
 	}
+	if len(args) > 0 && args[0] == "forget" {
+		return forget(ctx, args, os.Stdout, output)
+	}
 	if len(args) > 0 && args[0] == "scrub" {
 		return maintainRegistry(ctx, args, os.Stdout, output, log)
 	}
@@ -74,7 +78,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" || args[0] == "help" {
 			return flag.ErrHelp
 		}
-		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"login\", \"tags\", \"rollback\", \"quota\", \"retention\" and \"scrub\"", args[0])
+		return errdefs.Invalid("unknown registry command %q: there are \"serve\", \"login\", \"forget\", \"tags\", \"rollback\", \"quota\", \"retention\" and \"scrub\"", args[0])
 	}
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

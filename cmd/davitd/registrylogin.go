@@ -14,6 +14,7 @@ import (
 	"davit/oci/errdefs"
 	"davit/registry/auth"
 	"davit/registry/client"
+	registry "davit/registry/server"
 )
 
 // signIn is "davit registry login": people sign in in a browser, here or on another device, and this machine
@@ -55,4 +56,19 @@ func signIn(ctx context.Context, args []string, out, errs io.Writer, log *slog.L
 	fmt.Fprintf(out, "Logged in to %s as %s until %s. The token is in %s, and can be revoked on the registry's page /account.\n",
 		host, token.User, token.Expires.Local().Format(time.DateOnly), where)
 	return nil
+}
+
+// forget is "davit registry forget", which works on the root itself, while registries serve it or not.
+func forget(ctx context.Context, args []string, out, errs io.Writer) error {
+	flags := flag.NewFlagSet("davit registry forget", flag.ContinueOnError)
+	flags.SetOutput(errs)
+	root := flags.String("root", defaultRoot, "directory or bucket of the content, as for serve")
+	names, err := interspersed(flags, args[1:])
+	if err != nil {
+		return err
+	}
+	if len(names) != 1 {
+		return errdefs.Invalid("registry forget takes one person: davit registry forget [--root ROOT] NAME")
+	}
+	return registry.ForgetPerson(ctx, *root, names[0], out)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"davit/internal/oidctest"
+	"davit/oci/errdefs"
 	"davit/registry/auth"
 	"davit/registry/oidc"
 	registry "davit/registry/server"
@@ -81,6 +83,13 @@ func TestRegistryLogin(t *testing.T) {
 	}
 	if kept, err := config.Get(t.Context(), host); err != nil || kept.Username != "ada" || !strings.HasPrefix(kept.Password, "davit_pat_") {
 		t.Errorf("kept %+v, %v", kept, err)
+	}
+	var told strings.Builder
+	if err := forget(t.Context(), []string{"forget", "ada", "--root", folder}, &told, io.Discard); err != nil || !strings.Contains(told.String(), "Forgot ada") {
+		t.Errorf("forgetting: %q, %v", told.String(), err)
+	}
+	if err := forget(t.Context(), []string{"forget", "ada", "--root", folder}, &told, io.Discard); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("forgetting again: %v", err)
 	}
 }
 

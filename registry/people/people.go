@@ -152,7 +152,7 @@ func (s *Store) SignedIn(ctx context.Context, p Person) error {
 			return fmt.Errorf("read record of %s: %w", p.Name, err)
 		}
 		if known.Issuer != p.Issuer || known.Subject != p.Subject {
-			return errdefs.Conflict("the name %q belongs to another person in this registry; its administrator can remove the record %s", p.Name, key)
+			return errdefs.Conflict("the name %q belongs to another person in this registry; its administrator can free it by davit registry forget %s", p.Name, p.Name)
 		}
 	}
 	content, err := json.Marshal(p)
@@ -234,6 +234,26 @@ func (s *Store) Revoke(ctx context.Context, name, id string) error {
 	err := s.records.DeleteRecord(ctx, tokenKey(name, id))
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return errdefs.NotFound("there is no such token")
+	}
+	return err
+}
+
+// Forget revokes all of a person's tokens and frees the name, which may be another's from then on. Sessions
+// end too.
+func (s *Store) Forget(ctx context.Context, name string) error {
+	ids, err := s.records.ListRecords(ctx, tokensKey(name))
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := s.Revoke(ctx, name, id); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return fmt.Errorf("revoke token %s: %w", id, err)
+		}
+	}
+	defer s.forget(personKey(name))
+	err = s.records.DeleteRecord(ctx, personKey(name))
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return errdefs.NotFound("nobody called %q signed in here", name)
 	}
 	return err
 }

@@ -141,3 +141,26 @@ func TestOtherProcesses(t *testing.T) {
 		t.Errorf("the other process, later: %v", err)
 	}
 }
+
+func TestForget(t *testing.T) {
+	ctx, s := t.Context(), New(openStore(t))
+	if err := s.Forget(ctx, "ada"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("nobody is forgotten: %v", err)
+	}
+	if err := s.SignedIn(ctx, ada); err != nil {
+		t.Fatal(err)
+	}
+	secret, _, err := s.Make(ctx, "ada", "x", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Forget(ctx, "ada"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SignedIn(ctx, Person{Name: "ada", Issuer: ada.Issuer, Subject: "2"}); err != nil {
+		t.Errorf("the name is not free: %v", err)
+	}
+	if _, _, err := s.Check(ctx, "ada", secret); !errors.Is(err, errdefs.ErrUnauthorized) {
+		t.Errorf("the next one's name with the former one's token: %v", err)
+	}
+}
