@@ -96,6 +96,9 @@ func (s *shared) endpointRequest(r *container.Record, name string, e *wirenet.En
 		NetworkID: name, ContainerID: r.ID, ContainerName: r.Name, Aliases: e.Aliases,
 		MAC: net.HardwareAddr(e.MacAddress), GwPriority: e.GwPriority,
 	}
+	if len(e.Links) > 0 || len(r.HostConfig.Links) > 0 {
+		q.Links = aliases(r)
+	}
 	if r.Config.Hostname != "" && r.Config.Hostname != r.ID[:12] {
 		q.DNSNames = slices.Compact(append([]string{r.Name, r.ID[:12], r.Config.Hostname}, e.Aliases...))
 	}

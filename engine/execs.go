@@ -122,13 +122,13 @@ func (x *Execs) Start(ctx context.Context, id string, o StartOptions) (stream, e
 	if err := e.begin(); err != nil {
 		return nil, err
 	}
+	x.tellExec(e, "exec_start")
 	conn, err := x.run(context.WithoutCancel(ctx), e, o)
 	if err != nil {
 		e.ended(execExitCode(err))
 		x.later(e)
 		return nil, execError(err)
 	}
-	x.tellExec(e, "exec_start")
 	return conn, nil
 }
 
@@ -377,11 +377,11 @@ func (x *Execs) capture(ctx context.Context, a *actor, command []string) (code i
 	defer x.forget(e)
 	x.tellExec(e, "exec_create")
 	e.started = true
+	x.tellExec(e, "exec_start")
 	conn, err := x.run(ctx, e, StartOptions{})
 	if err != nil {
 		return exitCodeOf(err), err.Error(), nil
 	}
-	x.tellExec(e, "exec_start")
 	stop := context.AfterFunc(ctx, func() {
 		if client, err := x.link.find(context.WithoutCancel(ctx)); err == nil {
 			_ = client.Kill(context.WithoutCancel(ctx), a.id, e.id, syscall.SIGKILL, false) // gone already

@@ -48,12 +48,27 @@ func (l *lifecycle) start(ctx context.Context, a *actor) error {
 	if err != nil {
 		return err
 	}
+	l.shareHostname(starting)
 	a.publish(starting)
 	if err := l.bringUp(ctx, a, starting); err != nil {
 		l.failed(a, starting, err)
 		return startError(err)
 	}
 	return nil
+}
+
+// shareHostname gives a container in another's network that one's name.
+func (l *lifecycle) shareHostname(r *container.Record) {
+	if !r.HostConfig.NetworkMode.IsContainer() {
+		return
+	}
+	a, err := l.roster.find(r.HostConfig.NetworkMode.ConnectedContainer())
+	if err != nil {
+		return // which the start will say
+	}
+	config, other := *r.Config, a.record().Config
+	config.Hostname, config.Domainname = other.Hostname, other.Domainname
+	r.Config = &config
 }
 
 // startError gives the reason why a program could not be executed Docker's words, by which clients

@@ -34,7 +34,9 @@ func linkNames(r *container.Record) [][2]string {
 		if alias == "" {
 			alias = name
 		}
-		names = append(names, [2]string{name, alias})
+		if link := [2]string{name, alias}; !slices.Contains(names, link) {
+			names = append(names, link)
+		}
 	}
 	return names
 }
@@ -67,8 +69,21 @@ func linkAliases(all []*actor) map[string][]string {
 	return aliases
 }
 
-// checkLinks refuses links to what does not exist.
+// aliases are the links as the name server of networks that users made knows them: alias to container.
+func aliases(r *container.Record) map[string]string {
+	all := map[string]string{}
+	for _, link := range linkNames(r) {
+		all[link[1]] = link[0]
+	}
+	return all
+}
+
+// checkLinks refuses links to what does not exist. In networks that users made a link is one more name,
+// which may come to mean something later.
 func (s *shared) checkLinks(r *container.Record) error {
+	if !r.HostConfig.NetworkMode.IsBridge() {
+		return nil
+	}
 	for _, link := range linkNames(r) {
 		if _, err := s.roster.find(link[0]); err != nil {
 			return errdefs.Invalid("could not get container for %s: %v", link[0], err)
@@ -77,8 +92,11 @@ func (s *shared) checkLinks(r *container.Record) error {
 	return nil
 }
 
-// links finds the running containers that a starting one is linked to.
+// links finds the running containers that a starting one is linked to in the default network.
 func (s *shared) links(r *container.Record) ([]linked, error) {
+	if !r.HostConfig.NetworkMode.IsBridge() {
+		return nil, nil
+	}
 	var all []linked
 	for _, link := range linkNames(r) {
 		a, err := s.roster.find(link[0])
@@ -125,9 +143,6 @@ func linkHosts(links []linked) []network.Host {
 
 // linkEnv are the variables that describe links, as Docker sets them in its first network alone.
 func linkEnv(r *container.Record, links []linked) []string {
-	if !r.HostConfig.NetworkMode.IsBridge() {
-		return nil
-	}
 	var env []string
 	for _, l := range links {
 		prefix := strings.ToUpper(strings.ReplaceAll(l.alias, "-", "_"))

@@ -176,6 +176,9 @@ func userMode(c config, kernel probe.HostFacts, log *slog.Logger) (container.Use
 // defaults are what containers have unless they say otherwise. Logs are capped.
 func defaults(c config, f container.HostFacts) container.Defaults {
 	d := container.Defaults{LogDriver: c.logDriver, LogOptions: map[string]string{}, CgroupV2: f.CgroupV2, Systemd: f.Systemd}
+	if name, err := os.Hostname(); err == nil {
+		d.Hostname = name
+	}
 	if c.logDriver != "none" {
 		d.LogOptions["max-size"], d.LogOptions["max-file"] = "10m", "3"
 	}

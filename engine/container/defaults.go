@@ -17,6 +17,7 @@ type Defaults struct {
 	CgroupV2   bool
 	Systemd    bool // cgroups are systemd's: a parent has to be a slice
 	Ulimits    []*container.Ulimit
+	Hostname   string // the host's, which containers in its network have too
 }
 
 // Complete checks a request and returns a copy with every default written out, as inspect shows it.
@@ -36,6 +37,9 @@ func Complete(id string, c *container.Config, h *container.HostConfig, d Default
 	}
 	if config.Hostname == "" && !host.UTSMode.IsHost() && !host.NetworkMode.IsContainer() {
 		config.Hostname = short(id)
+		if host.NetworkMode.IsHost() && d.Hostname != "" {
+			config.Hostname = d.Hostname
+		}
 	}
 	if config.WorkingDir != "" && !strings.HasPrefix(config.WorkingDir, "/") {
 		return nil, nil, errdefs.Invalid("the working directory '%s' is invalid, it needs to be an absolute path", config.WorkingDir)
