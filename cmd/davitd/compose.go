@@ -41,6 +41,9 @@ type stores struct {
 
 // serve puts the engine together, answers until ctx ends, and takes it apart.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
+	if err := checkHosts(c.hosts); err != nil {
+		return err
+	}
 	for _, dir := range []string{c.dataRoot, c.execRoot} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return err

@@ -136,13 +136,35 @@ func tlsConfig(c config) (*tls.Config, error) {
 // firstInherited is the number of the first socket that systemd hands over (sd_listen_fds(3)).
 const firstInherited = 3
 
-func inherited() ([]net.Listener, error) {
+// handedOver is how many there are.
+func handedOver() (int, error) {
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, errors.New("no sockets were handed over (LISTEN_PID)")
+		return 0, errors.New("no sockets were handed over (LISTEN_PID)")
 	}
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	if err != nil || n < 1 {
-		return nil, errors.New("no sockets were handed over (LISTEN_FDS)")
+		return 0, errors.New("no sockets were handed over (LISTEN_FDS)")
+	}
+	return n, nil
+}
+
+// checkHosts refuses, before anything is made, to wait for sockets that nobody has handed over.
+func checkHosts(hosts []string) error {
+	for _, host := range hosts {
+		if !strings.HasPrefix(host, "fd://") {
+			continue
+		}
+		if _, err := handedOver(); err != nil {
+			return fmt.Errorf("listen on %s: %w", host, err)
+		}
+	}
+	return nil
+}
+
+func inherited() ([]net.Listener, error) {
+	n, err := handedOver()
+	if err != nil {
+		return nil, err
 	}
 	var all []net.Listener
 	for fd := firstInherited; fd < firstInherited+n; fd++ {
