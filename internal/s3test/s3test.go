@@ -46,13 +46,29 @@ type Server struct {
 // Start runs "minio" or "versitygw" until the test ends. The bucket is empty.
 func Start(t *testing.T, name string) Server {
 	t.Helper()
-	p := programs[name]
 	binary := prepare(t, name)
 	data := t.TempDir()
 	if err := os.Mkdir(filepath.Join(data, "registry"), 0o755); err != nil { // a directory is a bucket
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address := ""
+	for attempt := 1; address == ""; attempt++ { // its port may be somebody's by the time it listens
+		if address = launch(t, name, binary, data); address == "" && attempt == 3 {
+			t.Fatalf("%s does not start", name)
+		}
+	}
+	env := []string{"AWS_ACCESS_KEY_ID=" + user, "AWS_SECRET_ACCESS_KEY=" + password}
+	for _, variable := range env {
+		key, value, _ := strings.Cut(variable, "=")
+		t.Setenv(key, value)
+	}
+	return Server{"s3://registry?region=us-east-1&endpoint=http://" + address, env}
+}
+
+// launch starts a server at a port that is free, and returns its address; none when it ended at once.
+func launch(t *testing.T, name, binary, data string) (address string) {
+	t.Helper()
+	p, address := programs[name], freeAddress(t)
 	cmd := exec.Command(binary, p.args(address, data)...)
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Env = append(cmd.Env, "HOME="+data)
@@ -62,36 +78,41 @@ func Start(t *testing.T, name string) Server {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }()
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
+		_ = cmd.Process.Kill()
+		<-ended
 		if t.Failed() {
 			t.Logf("%s says:\n%s", name, output.String())
 		}
 	})
-	waitReady(t, name, address)
-	env := []string{"AWS_ACCESS_KEY_ID=" + user, "AWS_SECRET_ACCESS_KEY=" + password}
-	for _, variable := range env {
-		key, value, _ := strings.Cut(variable, "=")
-		t.Setenv(key, value)
+	if !ready(t, name, address, ended) {
+		return ""
 	}
-	return Server{"s3://registry?region=us-east-1&endpoint=http://" + address, env}
+	return address
 }
 
-// waitReady waits for an answer; that one without credentials is refused shows that requests are served.
-func waitReady(t *testing.T, name, address string) {
+// ready waits for an answer, or the server's end; that one without credentials is refused shows that
+// requests are served.
+func ready(t *testing.T, name, address string, ended <-chan struct{}) bool {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		response, err := http.Get("http://" + address + "/registry")
 		if err == nil {
 			response.Body.Close()
 			if response.StatusCode == http.StatusForbidden {
-				return
+				return true
 			}
 		}
-		<-time.After(20 * time.Millisecond)
+		select {
+		case <-ended:
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 	t.Fatalf("%s does not answer after 30 s", name)
+	return false
 }
 
 // prepare returns the program's path, built if need be.

@@ -113,37 +113,42 @@ func (l *Ledger) admit(ctx context.Context, rule Rule, repository string, blobs 
 	return func(stored bool) { a.release(wanted, named, stored) }, nil
 }
 
-// Room returns how many more bytes fit into a repository, by the rule that leaves the least; ok is false
-// when any number does. The error that says what is over is for those who need more.
-func (l *Ledger) Room(ctx context.Context, repository string) (bytes int64, full func(need int64) error, ok bool, err error) {
+// Room returns how many more bytes fit into a repository by the rule that leaves the least, and what to say
+// to those who need more, but for how much that is; nil when any number fits. It is counted anew when need
+// does not fit.
+func (l *Ledger) Room(ctx context.Context, repository string, need int64) (bytes int64, full *Exceeded, err error) {
 	for _, rule := range l.of(repository) {
 		if rule.Bytes == 0 {
 			continue
 		}
-		used, err := l.used(ctx, rule, repository)
+		used, err := l.used(ctx, rule, repository, need)
 		if err != nil {
-			return 0, nil, false, err
+			return 0, nil, err
 		}
-		if left := max(0, int64(rule.Bytes)-used); !ok || left < bytes {
-			bytes, ok = left, true
-			full = func(need int64) error { return &Exceeded{Rule: rule, Repository: repository, Used: used, Need: need} }
+		if left := max(0, int64(rule.Bytes)-used); full == nil || left < bytes {
+			bytes, full = left, &Exceeded{Rule: rule, Repository: repository, Used: used}
 		}
 	}
-	return bytes, full, ok, nil
+	return bytes, full, nil
 }
 
-// used counts anew when there is little room left, for somebody may be refused.
-func (l *Ledger) used(ctx context.Context, rule Rule, repository string) (int64, error) {
+func (l *Ledger) used(ctx context.Context, rule Rule, repository string, need int64) (int64, error) {
 	a, over, err := l.account(ctx, rule, repository, fresh)
 	if err != nil {
 		return 0, err
 	}
 	defer over()
-	if used := a.used(); used < int64(rule.Bytes)/2 {
+	if used := a.used(); used+need <= int64(rule.Bytes) {
 		return used, nil
 	}
 	err = l.count(ctx, a, rule, repository, 0)
 	return a.used(), err
+}
+
+// Recount is for what came into a repository without being admitted.
+func (l *Ledger) Recount(ctx context.Context, repository string) error {
+	_, err := l.States(ctx, repository)
+	return err
 }
 
 // State is a rule with what is used of it now.

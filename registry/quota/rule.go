@@ -77,6 +77,7 @@ type Exceeded struct {
 	Repository string
 	Used, Need int64 // bytes, or tags
 	Tags       bool  // which of the two
+	More       bool  // than Need are needed, as far as is known
 }
 
 // Error names the quota, what is used and needed, and what to do.
@@ -92,6 +93,12 @@ func (e *Exceeded) Error() string {
 	what := "images"
 	if e.Tags {
 		what = "tags"
+	}
+	if e.More {
+		need = "more is"
+		if e.Need > 0 {
+			need = "more than " + Size(e.Need).String() + " are"
+		}
 	}
 	return fmt.Sprintf("quota %q of %s for %s: %s used, %s needed; delete %s that nobody needs, or ask for a larger quota",
 		e.Rule.Name, limit, whose, used, need, what)

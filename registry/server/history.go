@@ -294,7 +294,10 @@ func (s *Server) rollbackTo(r request, d oci.Digest) error {
 	if !slices.ContainsFunc(moves, func(m Move) bool { return m.Digest == d }) {
 		return fail("MANIFEST_UNKNOWN", "tag %s of %s never named %s, as far as its history goes", r.arg, r.repo.name, d)
 	}
-	return s.name(r, []string{r.arg}, d, func() error { return s.restore(r.Context(), r.repo, d) })
+	if err := s.name(r, []string{r.arg}, d, func() error { return s.restore(r.Context(), r.repo, d) }); err != nil {
+		return err
+	}
+	return s.quotas.Recount(r.Context(), r.repo.name)
 }
 
 // restore brings a deleted manifest back, and those of a deleted index. What is there, or was never in

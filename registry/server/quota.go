@@ -52,8 +52,9 @@ func (s *Server) quotaSeries() []series {
 // body returns the request's body, for an upload that has so many bytes. It fails where that gets larger
 // than the quota leaves room for, and at once where it is certain to.
 func (s *Server) body(r request, has int64) (io.Reader, error) {
-	left, full, bounded, err := s.quotas.Room(r.Context(), r.repo.name)
-	if err != nil || !bounded {
+	need := has + max(0, r.ContentLength)
+	left, full, err := s.quotas.Room(r.Context(), r.repo.name, max(1, need))
+	if err != nil || full == nil {
 		return r.Body, err
 	}
 	if d, err := oci.ParseDigest(r.URL.Query().Get("digest")); err == nil {
@@ -61,25 +62,38 @@ func (s *Server) body(r request, has int64) (io.Reader, error) {
 			return r.Body, nil // it needs no room
 		}
 	}
-	if need := max(1, has+max(0, r.ContentLength)); need > left {
-		return nil, full(need)
+	if need > left || left == 0 {
+		full.Need, full.More = need, r.ContentLength <= 0
+		return nil, full
 	}
-	return &boundedBody{r.Body, left - has, full(left + 1)}, nil
+	return &boundedBody{r.Body, has, left, func(has int64) (int64, error) {
+		left, full, err := s.quotas.Room(r.Context(), r.repo.name, has)
+		if err == nil && full != nil && left < has {
+			full.Need, full.More = left, true
+			err = full
+		}
+		return left, err
+	}}, nil
 }
 
-// boundedBody fails with err when more than left bytes come.
+// boundedBody fails when an upload that has so many bytes gets more than limit, and no more is allowed.
 type boundedBody struct {
 	io.Reader
-	left int64
-	err  error
+	has, limit int64
+	more       func(has int64) (limit int64, err error)
 }
 
 // Read implements io.Reader.
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return n, b.err
+	if b.has += int64(n); b.has <= b.limit {
+		return n, err
 	}
+	limit, refused := b.more(b.has)
+	if refused != nil {
+		return n, refused
+	}
+	b.limit = limit
 	return n, err
 }
 
