@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -163,5 +164,28 @@ func TestAuditOfLogins(t *testing.T) {
 	got := records(2)[1]
 	if got.Action != "rollback" || got.Result != audit.OK || got.User != "ada" || got.Repository != "app" || got.Reference != "v1" || string(got.Digest) != form.Get("digest") {
 		t.Errorf("rollback on a page: %+v", got)
+	}
+}
+
+// While the disk of the audit log is full, all is served as ever, and the metrics tell.
+func TestAuditOnFullDisk(t *testing.T) {
+	log, err := audit.Open("/dev/full", discarded())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := startWith(t, Options{Audit: log, NoDeltas: true})
+	f.pushImage("app", "v1", "layer")
+	f.want(200, "GET", "/v2/app/manifests/v1", nil)
+	metrics := ""
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(metrics, "davit_registry_audit_failures_total 1\n") && time.Now().Before(deadline); {
+		_, metrics = f.want(200, "GET", "/metrics", nil)
+	}
+	if !strings.Contains(metrics, "davit_registry_audit_failures_total 1\n") || !strings.Contains(metrics, "davit_registry_audit_records_total 0\n") {
+		t.Error(metrics)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := log.Close(ended); err != nil || log.Lost.Load() == 0 {
+		t.Errorf("closed: %v, %d lost", err, log.Lost.Load())
 	}
 }
