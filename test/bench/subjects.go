@@ -138,22 +138,23 @@ func (b *bench) memory() error {
 			continue
 		}
 		idle := settledPSS(e.procs)
-		// The first few make the programs grow; what one more costs shows after them.
+		// The first make the programs grow once; what one more costs shows after them.
 		const first, n = 10, 50
-		before, err := startMany(e, first)
-		if err != nil {
+		var ids []string
+		pss := []int{}
+		for _, more := range []int{first, n, n} {
+			started, err := startMany(e, more)
+			if err != nil {
+				return err
+			}
+			ids, pss = append(ids, started...), append(pss, settledPSS(e.procs))
+		}
+		fmt.Printf("  %-10s idle %6.1f MiB   with %d containers %6.1f MiB   each of %d %7.1f KiB, of %d more %7.1f KiB\n",
+			e.name, float64(idle)/1024, first+n, float64(pss[1])/1024, n, float64(pss[1]-pss[0])/n, n, float64(pss[2]-pss[1])/n)
+		if _, err := e.do(append([]string{"rm", "-f"}, ids...)...); err != nil {
 			return err
 		}
-		grown := settledPSS(e.procs)
-		ids, err := startMany(e, n)
-		if err != nil {
-			return err
-		}
-		full := settledPSS(e.procs)
-		fmt.Printf("  %-10s idle %6.1f MiB   with %d containers %6.1f MiB   each %7.1f KiB\n", e.name, float64(idle)/1024, first+n, float64(full)/1024, float64(full-grown)/n)
-		if _, err := e.do(append([]string{"rm", "-f"}, append(before, ids...)...)...); err != nil {
-			return err
-		}
+		fmt.Printf("  %-10s idle again %6.1f MiB\n", e.name, float64(settledPSS(e.procs))/1024)
 	}
 	return nil
 }
