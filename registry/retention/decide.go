@@ -38,7 +38,7 @@ type Plan struct {
 	Tags      []DroppedTag      `json:"tags"`
 	Manifests []DroppedManifest `json:"manifests"`
 	KeptTags  int               `json:"keptTags"`
-	Kept      int               `json:"keptManifests"`
+	Kept      int               `json:"keptManifests"` // of those that were looked at
 }
 
 // DroppedTag is a tag that goes, by a rule.

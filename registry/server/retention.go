@@ -46,8 +46,10 @@ func (s *Server) Retain(ctx context.Context) error {
 	}
 	return s.eachRepository(ctx, func(ctx context.Context, repo repository) error {
 		plan, err := s.retain(ctx, repo)
-		if err != nil {
+		if err != nil && ctx.Err() == nil { // the other repositories have theirs
 			s.metrics.retained.failures.Add(1)
+			s.log.Error("retention failed", "repository", repo.name, "error", err)
+			err = nil
 		}
 		if len(plan.Tags)+len(plan.Manifests) > 0 {
 			s.log.Info("retention", "repository", repo.name, "tags", len(plan.Tags), "manifests", len(plan.Manifests))
@@ -94,28 +96,39 @@ func (s *Server) planRetention(ctx context.Context, repo repository) (retention.
 			rules[i].UntaggedAfter = max(rules[i].UntaggedAfter, retention.Age(2*s.refresh))
 		}
 	}
-	state, records, err := s.retentionState(ctx, repo)
+	if len(rules) == 0 {
+		return retention.Decide(nil, retention.State{}, time.Now()), nil, nil
+	}
+	state, records, err := s.retentionState(ctx, repo, slices.ContainsFunc(rules, func(r retention.Rule) bool { return r.UntaggedAfter > 0 }))
 	return retention.Decide(rules, state, time.Now()), records, err
 }
 
-// retentionState reads the manifests first: who names one that was there before writes its record anew
+// retentionState reads tags, and of manifests what is needed to decide about them where that is wanted. It
+// reads the manifests first: who names one that was there before writes its record anew
 // (name) or touches it (keepReferenced) if this has not seen the name.
-func (s *Server) retentionState(ctx context.Context, repo repository) (state retention.State, records map[oci.Digest]keptManifest, err error) {
+func (s *Server) retentionState(ctx context.Context, repo repository, manifests bool) (state retention.State, records map[oci.Digest]keptManifest, err error) {
 	state.Repository = repo.name
-	if records, err = s.readManifests(ctx, repo, &state); err != nil {
-		return state, nil, err
+	if manifests {
+		if records, err = s.readManifests(ctx, repo, &state); err != nil {
+			return state, nil, err
+		}
 	}
-	if err = s.readTags(ctx, repo, &state); err != nil {
-		return state, nil, err
+	if err = s.readTags(ctx, repo, &state); err == nil && manifests {
+		err = s.readLogged(ctx, repo, &state)
 	}
+	return state, records, err
+}
+
+// readLogged reads what tags named inside the retention of their histories.
+func (s *Server) readLogged(ctx context.Context, repo repository, state *retention.State) error {
 	logged, err := s.store.ListRecords(ctx, repo.key("_history"))
 	if err != nil {
-		return state, nil, err
+		return err
 	}
 	for _, tag := range logged {
 		moves, _, err := repo.history(ctx, tag)
 		if err != nil {
-			return state, nil, err
+			return err
 		}
 		for i, move := range moves {
 			ended := i > 0 && time.Since(moves[i-1].Time) > s.options.HistoryKeep
@@ -124,7 +137,7 @@ func (s *Server) retentionState(ctx context.Context, repo repository) (state ret
 			}
 		}
 	}
-	return state, records, nil
+	return nil
 }
 
 func (s *Server) readManifests(ctx context.Context, repo repository, state *retention.State) (map[oci.Digest]keptManifest, error) {
