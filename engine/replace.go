@@ -186,7 +186,8 @@ func (l *lifecycle) try(ctx context.Context, old, next *actor, o ReplaceOptions,
 	if err != nil {
 		return err
 	}
-	err = l.start(ctx, next)
+	// A start that is given up halfway would leave its task with the monitor.
+	err = l.start(context.WithoutCancel(ctx), next)
 	end()
 	if err != nil {
 		return err
