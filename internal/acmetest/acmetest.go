@@ -3,7 +3,6 @@
 package acmetest
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -20,10 +19,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"davit/internal/proctest"
 )
 
 // Options says where Pebble looks for answers to challenges.
@@ -41,44 +41,27 @@ type Server struct {
 	Issued    *x509.CertPool // the root of the certificates that Pebble makes
 	Root      []byte         // the same, PEM
 
-	output *output
-}
-
-// output collects what a process says.
-type output struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.all.Write(p)
+	output *proctest.Output
 }
 
 // Orders returns how many certificates were ordered so far.
 func (s *Server) Orders() int {
-	s.output.mu.Lock()
-	defer s.output.mu.Unlock()
-	return strings.Count(s.output.all.String(), "Added order ")
+	return strings.Count(s.output.String(), "Added order ")
 }
 
 // Accounts returns how many accounts there are.
 func (s *Server) Accounts() int {
-	s.output.mu.Lock()
-	defer s.output.mu.Unlock()
-	return strings.Count(s.output.all.String(), " accounts in memory")
+	return strings.Count(s.output.String(), " accounts in memory")
 }
 
 // Start runs Pebble until the test ends.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	programs := prepare(t)
+	programs := proctest.Prepare(t, "prepare-acme")
 	dir := t.TempDir()
-	s := &Server{CAFile: filepath.Join(dir, "cert.pem"), output: &output{}}
+	s := &Server{CAFile: filepath.Join(dir, "cert.pem"), output: &proctest.Output{}}
 	pair(t, s.CAFile, filepath.Join(dir, "key.pem"))
-	names, address, manage := freeAddress(t), freeAddress(t), freeAddress(t)
+	names, address, manage := proctest.FreeAddress(t), proctest.FreeAddress(t), proctest.FreeAddress(t)
 	if o.HTTPPort == 0 {
 		o.HTTPPort = 1
 	}
@@ -98,7 +81,7 @@ func Start(t testing.TB, o Options) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, &output{}, filepath.Join(programs, "pebble-challtestsrv"), "-dnsserver", names, "-management", freeAddress(t),
+	run(t, &proctest.Output{}, filepath.Join(programs, "pebble-challtestsrv"), "-dnsserver", names, "-management", proctest.FreeAddress(t),
 		"-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "")
 	run(t, s.output, filepath.Join(programs, "pebble"), "-config", filepath.Join(dir, "config.json"), "-dnsserver", names)
 	trusted, err := os.ReadFile(s.CAFile)
@@ -116,7 +99,7 @@ func Start(t testing.TB, o Options) *Server {
 	return s
 }
 
-func run(t testing.TB, out *output, program string, args ...string) {
+func run(t testing.TB, out *proctest.Output, program string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1")
@@ -129,7 +112,7 @@ func run(t testing.TB, out *output, program string, args ...string) {
 		cmd.Process.Kill()
 		cmd.Wait()
 		if t.Failed() {
-			t.Logf("%s says:\n%s", filepath.Base(program), out.all.String())
+			t.Logf("%s says:\n%s", filepath.Base(program), out.String())
 		}
 	})
 }
@@ -176,43 +159,4 @@ func pair(t testing.TB, cert, key string) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// prepare returns the directory of the programs, built if need be.
-func prepare(t testing.TB) string {
-	t.Helper()
-	cmd := exec.Command(filepath.Join(root(t), "test", "prepare-acme"))
-	var progress strings.Builder
-	cmd.Stderr = &progress
-	path, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("prepare pebble: %v\n%s", err, progress.String())
-	}
-	return strings.TrimSpace(string(path))
-}
-
-// root is the directory of davit's sources.
-func root(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "layers.txt")); err == nil {
-			return dir
-		}
-	}
-	t.Fatal("not inside davit's sources")
-	return ""
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"davit/internal/proctest"
+
 	"golang.org/x/net/html"
 )
 
@@ -48,7 +50,7 @@ func Start(t testing.TB, redirect string, users map[string]User) *Provider {
 	t.Helper()
 	p := &Provider{t: t, users: filepath.Join(t.TempDir(), "users.json"), lines: make(chan string, 10)}
 	p.SetUsers(users)
-	p.cmd = exec.Command(prepare(t), "-client", ClientID, "-secret", Secret, "-redirect", redirect, "-users", p.users)
+	p.cmd = exec.Command(proctest.Prepare(t, "prepare-oidc"), "-client", ClientID, "-secret", Secret, "-redirect", redirect, "-users", p.users)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var errs strings.Builder
 	p.cmd.Stderr = &errs
@@ -246,25 +248,4 @@ func (b *Browser) SignIn(address, user, password string) Page {
 	form.Set("username", user)
 	form.Set("password", password)
 	return b.Post(asked.URL.Scheme+"://"+asked.URL.Host+"/login/username", form)
-}
-
-func prepare(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "layers.txt")); err == nil {
-			break
-		}
-	}
-	cmd := exec.Command(filepath.Join(dir, "test", "prepare-oidc"))
-	var progress strings.Builder
-	cmd.Stderr = &progress
-	path, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("prepare the provider: %v\n%s", err, progress.String())
-	}
-	return strings.TrimSpace(string(path))
 }

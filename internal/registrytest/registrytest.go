@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -19,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"davit/internal/proctest"
 )
 
 // Options configures a registry. The zero value is one without authentication.
@@ -30,7 +31,7 @@ type Options struct {
 func Start(t testing.TB, o Options) string {
 	t.Helper()
 	dir := t.TempDir()
-	address := freeAddress(t)
+	address := proctest.FreeAddress(t)
 	config := fmt.Sprintf("version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\nstorage:\n  filesystem: {rootdirectory: %s}\n  delete: {enabled: true}\nhttp: {addr: %q}\n%s",
 		filepath.Join(dir, "data"), address, o.Auth)
 	path := filepath.Join(dir, "config.yml")
@@ -72,16 +73,6 @@ func Start(t testing.TB, o Options) string {
 		t.Fatal("docker-registry does not listen after 20 s")
 	}
 	return address
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Proxy forwards to a registry, unless a fault applies.

@@ -3,7 +3,6 @@
 package s3test
 
 import (
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -12,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"davit/internal/proctest"
 )
 
 const user, password = "davit-test", "davit-test-secret"
@@ -46,7 +47,7 @@ type Server struct {
 // Start runs "minio" or "versitygw" until the test ends. The bucket is empty.
 func Start(t *testing.T, name string) Server {
 	t.Helper()
-	binary := prepare(t, name)
+	binary := proctest.Prepare(t, "prepare-s3", name)
 	data := t.TempDir()
 	if err := os.Mkdir(filepath.Join(data, "registry"), 0o755); err != nil { // a directory is a bucket
 		t.Fatal(err)
@@ -68,7 +69,7 @@ func Start(t *testing.T, name string) Server {
 // launch starts a server at a port that is free, and returns its address; none when it ended at once.
 func launch(t *testing.T, name, binary, data string) (address string) {
 	t.Helper()
-	p, address := programs[name], freeAddress(t)
+	p, address := programs[name], proctest.FreeAddress(t)
 	cmd := exec.Command(binary, p.args(address, data)...)
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Env = append(cmd.Env, "HOME="+data)
@@ -113,43 +114,4 @@ func ready(t *testing.T, name, address string, ended <-chan struct{}) bool {
 	}
 	t.Fatalf("%s does not answer after 30 s", name)
 	return false
-}
-
-// prepare returns the program's path, built if need be.
-func prepare(t *testing.T, name string) string {
-	t.Helper()
-	cmd := exec.Command(filepath.Join(root(t), "test", "prepare-s3"), name)
-	var progress strings.Builder
-	cmd.Stderr = &progress
-	path, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("prepare %s: %v\n%s", name, err, progress.String())
-	}
-	return strings.TrimSpace(string(path))
-}
-
-// root is the directory of davit's sources.
-func root(t *testing.T) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "layers.txt")); err == nil {
-			return dir
-		}
-	}
-	t.Fatal("not inside davit's sources")
-	return ""
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -1,7 +1,6 @@
 package acme
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -16,11 +15,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"davit/internal/acmetest"
+	"davit/internal/proctest"
 	"davit/internal/s3test"
 	"davit/oci/errdefs"
 	"davit/registry/storage"
@@ -35,24 +34,7 @@ type place struct {
 	t        *testing.T
 	listener net.Listener
 	certs    *Certificates
-	log      *lines
-}
-
-type lines struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.String()
+	log      *proctest.Output
 }
 
 func openListener(t *testing.T) net.Listener {
@@ -68,7 +50,7 @@ func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
 func serve(t *testing.T, listener net.Listener, store storage.Records, o Options) *place {
 	t.Helper()
-	p := &place{t: t, listener: listener, log: &lines{}}
+	p := &place{t: t, listener: listener, log: &proctest.Output{}}
 	var err error
 	p.certs, err = New(t.Context(), store, o, slog.New(slog.NewTextHandler(io.MultiWriter(p.log, t.Output()), nil)))
 	if err != nil {

@@ -1,7 +1,6 @@
 package oidc_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -14,13 +13,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
 	"davit/internal/oidctest"
+	"davit/internal/proctest"
 	"davit/oci"
 	"davit/oci/ref"
 	"davit/registry/audit"
@@ -46,24 +45,13 @@ type fixture struct {
 	audited  string // file
 }
 
-type lines struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(p)
-}
+type lines struct{ proctest.Output }
 
 func (l *lines) want(t *testing.T, parts ...string) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, part := range parts {
-		if !strings.Contains(l.all.String(), part) {
-			t.Errorf("the log does not say %q:\n%s", part, l.all.String())
+		if !strings.Contains(l.String(), part) {
+			t.Errorf("the log does not say %q:\n%s", part, l.String())
 		}
 	}
 }

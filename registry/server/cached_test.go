@@ -13,10 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"davit/internal/proctest"
 	"davit/internal/registrytest"
 	"davit/oci"
 	"davit/registry/cache"
@@ -28,25 +28,8 @@ type upstreamTest struct {
 	*fixture                        // the cache
 	proxy    *registrytest.Proxy    // before the upstream
 	origin   *fixture               // the upstream itself
-	log      *lockedBuffer          // of the cache
+	log      *proctest.Output       // of the cache
 	options  func(o *cache.Options) // of caches that are started later
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // The upstreams that everything is tested against: an independent one, and davit's own.
@@ -65,7 +48,7 @@ func eachUpstream(t *testing.T, f func(t *testing.T, u *upstreamTest)) {
 // cacheOf starts a cache of the upstream under the name "up.example", with tags checked every time.
 func cacheOf(t *testing.T, host string, options func(*cache.Options)) *upstreamTest {
 	t.Helper()
-	u := &upstreamTest{origin: &fixture{t: t, url: "http://" + host}, log: &lockedBuffer{}, options: options}
+	u := &upstreamTest{origin: &fixture{t: t, url: "http://" + host}, log: &proctest.Output{}, options: options}
 	u.proxy = registrytest.StartProxy(t, host)
 	u.startCache(t, t.TempDir())
 	return u

@@ -9,28 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
+
+	"davit/internal/proctest"
 )
 
 // lines collects what a logger writes.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
+type lines struct{ proctest.Output }
 
 // want returns the last line for which all the parts are there.
 func (l *lines) want(t *testing.T, parts ...string) map[string]any {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.text.String()) {
+	for line := range strings.Lines(l.String()) {
 		found := true
 		for _, part := range parts {
 			found = found && strings.Contains(line, part)
@@ -43,7 +33,7 @@ func (l *lines) want(t *testing.T, parts ...string) map[string]any {
 			return object
 		}
 	}
-	t.Fatalf("no line has %q:\n%s", parts, l.text.String())
+	t.Fatalf("no line has %q:\n%s", parts, l.String())
 	return nil
 }
 
