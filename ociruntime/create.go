@@ -48,7 +48,7 @@ func (r *Runtime) Create(ctx context.Context, id string, o CreateOptions) (_ *Co
 	}
 	n := &creation{runtime: r, id: id, options: o}
 	defer n.release()
-	for _, do := range []func() error{n.outline, n.note, n.listen, n.makeCgroup, n.clone, n.makePlan, n.handOver} {
+	for _, do := range []func() error{n.outline, n.makeCgroup, n.clone, n.note, n.listen, n.allowDevices, n.makePlan, n.handOver} {
 		if err := do(); err != nil {
 			return nil, errors.Join(err, n.undo())
 		}
@@ -68,7 +68,7 @@ func (n *creation) outline() (err error) {
 	return n.openJoins()
 }
 
-// note keeps the spec before anything is made of it: Clear finds the cgroup by it.
+// note keeps the spec.
 func (n *creation) note() error { return n.runtime.store.SaveSpec(n.id, n.options.Spec) }
 
 // listen makes the socket on which the parked init accepts. Its path may be longer than a socket
@@ -93,13 +93,28 @@ func (n *creation) listen() error {
 	return syscall.SetNonblock(int(n.listener.Fd()), false)
 }
 
-// makeCgroup makes the container's control group with its limits.
+// makeCgroup makes the container's control group with its limits. It is noted first: should this program be
+// killed, Clear finds it.
 func (n *creation) makeCgroup() (err error) {
 	if n.runtime.systemd { // systemd makes a scope around the process: see clone
 		return nil
 	}
-	n.group, err = cgroup.Create(n.cgroupConfig(0))
+	config := n.cgroupConfig(0)
+	if err := n.runtime.store.SaveGroup(n.id, config.Path); err != nil {
+		return err
+	}
+	limits := *config.Resources
+	limits.Devices, config.Resources = nil, &limits
+	n.group, err = cgroup.Create(config)
 	return err
+}
+
+// allowDevices writes the list of devices, which is long, while init starts up.
+func (n *creation) allowDevices() error {
+	if n.runtime.systemd {
+		return nil
+	}
+	return n.group.Set(&specs.LinuxResources{Devices: n.cgroupConfig(0).Resources.Devices})
 }
 
 func (n *creation) cgroupConfig(pid int) cgroup.Config {

@@ -103,16 +103,15 @@ func (r *Runtime) Clear(ctx context.Context) error {
 }
 
 func (r *Runtime) clear(ctx context.Context, id string) error {
-	spec, err := r.store.LoadSpec(id)
-	if errors.Is(err, errdefs.ErrNotFound) || err == nil && spec.Linux == nil {
-		return r.store.Remove(id)
-	}
+	path, err := r.store.LoadGroup(id)
 	if err != nil {
 		return err
 	}
-	n := &creation{runtime: r, id: id, options: CreateOptions{Spec: spec}}
-	group, err := cgroup.Load(n.cgroupConfig(0).Path)
-	if errors.Is(err, errdefs.ErrNotFound) || r.systemd {
+	if path == "" {
+		return r.store.Remove(id)
+	}
+	group, err := cgroup.Load(path)
+	if errors.Is(err, errdefs.ErrNotFound) {
 		return r.store.Remove(id)
 	}
 	if err != nil {

@@ -2,6 +2,7 @@
 //
 //	<root>/                 0700, on a file system that a reboot empties
 //	  <id>/
+//	    cgroup              a link that leads nowhere: the path of the cgroup, noted before that is made
 //	    state.json          State
 //	    spec.json           the runtime spec as Create got it
 //	    start.sock          init accepts here while it is parked; gone once started
@@ -71,6 +72,23 @@ func (s *Store) Reserve(id string) error {
 		return fmt.Errorf("make container directory: %w", err)
 	}
 	return nil
+}
+
+// SaveGroup notes the path of the container's cgroup, in one step.
+func (s *Store) SaveGroup(id, path string) error {
+	if err := os.Symlink(path, filepath.Join(s.Dir(id), "cgroup")); err != nil {
+		return fmt.Errorf("note cgroup: %w", err)
+	}
+	return nil
+}
+
+// LoadGroup reads what SaveGroup noted; "" when it did not.
+func (s *Store) LoadGroup(id string) (string, error) {
+	path, err := os.Readlink(filepath.Join(s.Dir(id), "cgroup"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read noted cgroup: %w", err)
+	}
+	return path, nil
 }
 
 // Save writes the record; nothing is synced, since a reboot ends the container.
