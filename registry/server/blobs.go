@@ -13,6 +13,7 @@ import (
 	"davit/oci"
 	"davit/oci/errdefs"
 	"davit/registry/storage"
+	"davit/registry/webhook"
 )
 
 var errNoSuchPath = errors.New("no such path in the registry API, which begins with /v2/")
@@ -44,6 +45,7 @@ func (s *Server) getBlob(r request) error {
 		return nil
 	}
 	if store, ok := s.store.(storage.Addresses); ok && s.options.RedirectBlobs {
+		s.tellBlob(r, webhook.Pull, "", d)
 		return r.redirect(store, d)
 	}
 	blob, err := s.store.OpenBlob(r.Context(), d)
@@ -53,6 +55,7 @@ func (s *Server) getBlob(r request) error {
 	defer blob.Close()
 	r.blobHeader(d)
 	http.ServeContent(r.w, r.Request, "", time.Time{}, blob)
+	s.tellBlob(r, webhook.Pull, "", d)
 	return nil
 }
 
@@ -88,6 +91,7 @@ func (s *Server) deleteBlob(r request) error {
 	if err := s.store.DeleteRecord(r.Context(), r.repo.blobKey(d)); err != nil {
 		return unknown(err, "BLOB_UNKNOWN")
 	}
+	s.tell(r.Context(), webhook.Delete, webhook.Target{Repository: r.repo.name, Digest: d})
 	r.w.WriteHeader(http.StatusAccepted)
 	return nil
 }
@@ -152,6 +156,7 @@ func (s *Server) mountBlob(r request, mount, from string) (done bool, err error)
 	if admitted(err == nil); err != nil {
 		return false, err
 	}
+	s.tellBlob(r, webhook.Mount, from, d)
 	return true, r.created("blobs", d)
 }
 
@@ -272,6 +277,7 @@ func (s *Server) finishUpload(r request) error {
 	if done(err == nil); err != nil {
 		return err
 	}
+	s.tellBlob(r, webhook.Push, "", d)
 	return r.created("blobs", d)
 }
 

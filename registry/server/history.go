@@ -17,6 +17,7 @@ import (
 	"davit/oci/ref"
 	"davit/registry/pattern"
 	"davit/registry/storage"
+	"davit/registry/webhook"
 )
 
 // Move is one entry of a tag's log: from then on the tag named Digest, or nothing where it was deleted.
@@ -135,6 +136,9 @@ func (s *Server) moveTag(ctx context.Context, repo repository, tag string, d oci
 	for {
 		m := tagMove{Move: Move{Digest: d, By: by}, repo: repo, tag: tag, allow: allow}
 		if err := m.try(ctx); !errors.Is(err, errdefs.ErrConflict) {
+			if m.moved {
+				s.tellMove(ctx, m)
+			}
 			return err
 		}
 	}
@@ -150,6 +154,7 @@ type tagMove struct {
 	record storage.Record // of the tag
 	now    oci.Digest     // that it names
 	after  time.Time      // of its last move
+	moved  bool           // it names Digest now, and did not before
 }
 
 // try is errdefs.ErrConflict, and leaves nothing, when the tag moved meanwhile.
@@ -170,7 +175,8 @@ func (m *tagMove) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err = m.swap(ctx, at); errors.Is(err, errdefs.ErrConflict) {
+	err = m.swap(ctx, at)
+	if m.moved = err == nil; errors.Is(err, errdefs.ErrConflict) {
 		err = errors.Join(err, m.repo.store.DeleteRecord(ctx, note))
 	}
 	return err
@@ -297,6 +303,7 @@ func (s *Server) rollbackTo(r request, d oci.Digest) error {
 	if err := s.name(r, []string{r.arg}, d, func() error { return s.restore(r.Context(), r.repo, d) }); err != nil {
 		return err
 	}
+	s.tell(r.Context(), webhook.Rollback, webhook.Target{Repository: r.repo.name, Tag: r.arg, Digest: d, Previous: moves[0].Digest})
 	return s.quotas.Recount(r.Context(), r.repo.name)
 }
 

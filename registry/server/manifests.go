@@ -15,6 +15,7 @@ import (
 	"davit/oci"
 	"davit/oci/errdefs"
 	"davit/oci/ref"
+	"davit/registry/webhook"
 )
 
 // document is what a registry reads in a manifest or index; the two never hold both kinds of children.
@@ -38,6 +39,14 @@ func (s *Server) resolve(r request) (oci.Digest, error) {
 		return "", fail("MANIFEST_UNKNOWN", "%w", err)
 	}
 	return r.repo.tag(r.Context(), r.arg)
+}
+
+// tag returns the argument where it is one, not a digest.
+func (r request) tag() string {
+	if strings.Contains(r.arg, ":") {
+		return ""
+	}
+	return r.arg
 }
 
 func (s *Server) getManifest(r request) error {
@@ -69,6 +78,7 @@ func (s *Server) getManifest(r request) error {
 	}
 	if r.Method != http.MethodHead {
 		_, _ = r.w.Write(content) // the client is gone when this fails
+		s.tellManifest(r, webhook.Pull, r.tag(), d, e)
 	}
 	return nil
 }
@@ -135,6 +145,7 @@ func (s *Server) putManifest(r request) error {
 	if done(err == nil); err != nil {
 		return err
 	}
+	s.tellPushed(r, tags, d, e)
 	if doc.Subject != nil {
 		r.w.Header().Set("OCI-Subject", string(doc.Subject.Digest))
 	} else if oci.IsManifest(e.MediaType) && !s.options.NoDeltas {
@@ -378,6 +389,7 @@ func (s *Server) deleteManifest(r request) error {
 	if err != nil {
 		return err
 	}
+	s.tell(ctx, webhook.Delete, webhook.Target{Repository: r.repo.name, Digest: d})
 	r.w.WriteHeader(http.StatusAccepted)
 	return nil
 }

@@ -215,6 +215,7 @@ func (s *Server) serveMetrics(r request) error {
 	for _, single := range slices.Concat(s.cacheSeries(), s.metrics.scrub.series(), s.quotaSeries(), s.auditSeries(), s.metrics.retained.series()) {
 		single.write(&text)
 	}
+	s.writeEventMetrics(&text)
 	r.w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = io.WriteString(r.w, text.String()) // the client is gone when this fails
 	return nil

@@ -40,6 +40,8 @@ type Config struct {
 	Immutable     []string
 	Rules         string           // file of Rules; empty: none
 	RedirectBlobs bool             // see Options
+	Webhooks      string           // file of webhook.Config; empty: none
+	WebhookDir    string           // of what is not delivered; empty: see openEvents
 	NoPages       bool             // no pages for people
 	NoDeltas      bool             // see Options
 	Upstreams     []cache.Upstream // beside those of the file
@@ -85,6 +87,8 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	go func() { defer close(scrubbed); registry.scrubEvery(ctx, config.ScrubEvery, config.ScrubRate) }()
 	evicted := make(chan struct{})
 	go func() { defer close(evicted); registry.evictEvery(ctx, evictEvery) }()
+	told := make(chan struct{})
+	go func() { defer close(told); registry.deliverEvents(ctx) }()
 	indexed := make(chan struct{})
 	go func() { defer close(indexed); registry.MakeDeltas(ctx) }()
 	select {
@@ -101,6 +105,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	<-collected
 	<-scrubbed
 	<-indexed
+	<-told
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = server.Close()
 	}
@@ -137,6 +142,9 @@ func open(ctx context.Context, config Config, log *slog.Logger) (*Server, error)
 		if o.Audit, err = audit.Open(config.AuditLog, log); err != nil {
 			return nil, err
 		}
+	}
+	if o.Events, err = openEvents(config, log); err != nil {
+		return nil, err
 	}
 	s := New(store, log, o)
 	return s, s.openCache(config)

@@ -41,6 +41,7 @@ import (
 	"davit/registry/quota"
 	"davit/registry/storage"
 	"davit/registry/web"
+	"davit/registry/webhook"
 )
 
 const (
@@ -78,6 +79,7 @@ type Options struct {
 	RedirectBlobs bool          // send clients to the store itself for blobs, where it has addresses for them
 	NoPages       bool          // serve programs only
 	Quota         quota.Rule    // of repositories for which the Policy has none; its name and repositories do not matter
+	Events        *webhook.Hub  // is told what happens; nil: nobody is
 	NoDeltas      bool          // make no chunk lists, and send layers whole
 }
 
@@ -108,6 +110,11 @@ func New(store storage.Store, log *slog.Logger, o Options) *Server {
 
 // Close ends what the registry does in the background. It must not be serving any more.
 func (s *Server) Close() {
+	if s.options.Events != nil {
+		if err := s.options.Events.Close(); err != nil {
+			s.log.Error("the queues of webhooks are not closed well", "error", err)
+		}
+	}
 	if s.pages != nil {
 		s.pages.Close()
 	}
@@ -272,7 +279,7 @@ func (s *Server) serve(w *seen, r *http.Request) error {
 			return err
 		}
 	}
-	asked := request{r, w, s.repository(name), arg, author(w.by, r)}
+	asked := request{s.withOrigin(r, w), w, s.repository(name), arg, author(w.by, r)}
 	if copied {
 		return s.fill(asked, found, upstream)
 	}
