@@ -135,7 +135,7 @@ func (c *cluster) pushImage(repo, tag string, layers ...string) (oci.Digest, []o
 	return "", nil
 }
 
-// Collectors run in all processes while images are pushed through all of them, with a grace of 20 ms: what
+// Collectors run in all processes while images are pushed through all of them, with a grace of 100 ms: what
 // was acknowledged is whole until it is deleted, and when all is deleted all goes.
 func TestCollectorsOfSeveralProcesses(t *testing.T) {
 	onEachStore(t, Options{}, func(c *cluster) {
@@ -145,7 +145,7 @@ func TestCollectorsOfSeveralProcesses(t *testing.T) {
 		var collected, pushed atomic.Int64
 		over := make(chan struct{})
 		for _, registry := range c.registries {
-			registry.refresh = 10 * time.Millisecond
+			registry.refresh = 50 * time.Millisecond
 			collectors.Go(func() {
 				for {
 					select {
