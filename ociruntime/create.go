@@ -114,7 +114,7 @@ func (n *creation) allowDevices() error {
 	if n.runtime.systemd {
 		return nil
 	}
-	return n.group.Set(&specs.LinuxResources{Devices: n.cgroupConfig(0).Resources.Devices})
+	return n.group.SetDevices(n.cgroupConfig(0).Resources.Devices)
 }
 
 func (n *creation) cgroupConfig(pid int) cgroup.Config {

@@ -97,6 +97,20 @@ func TestDeviceRulesAreEnforced(t *testing.T) {
 	}
 }
 
+// A group is made without rules first, and gets them before a container's program runs.
+func TestDevicesAfterCreate(t *testing.T) {
+	g := newGroup(t, nil)
+	if got := try(t, g, "exec 3< /dev/full"); got != "0" {
+		t.Fatalf("a group without rules: %q", got)
+	}
+	if err := g.SetDevices([]specs.LinuxDeviceCgroup{denyAll, allow("c", 1, 3, "rwm"), allow("c", 1, 5, "r")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := try(t, g, "exec 3< /dev/full", "exec 3< /dev/zero"); got != "1" {
+		t.Errorf("with zero allowed alone: %q", got)
+	}
+}
+
 func TestBadDeviceRules(t *testing.T) {
 	for _, r := range []specs.LinuxDeviceCgroup{{Type: "x"}, {Type: "c", Access: "rx"}} {
 		if _, err := resolveDevices([]specs.LinuxDeviceCgroup{r}); !errors.Is(err, errdefs.ErrInvalid) {

@@ -27,6 +27,12 @@ func (g *Group) Set(r *specs.LinuxResources) error {
 	return g.set(r)
 }
 
+// SetDevices writes the device rules of a group whose Create was given none. Until then the group has those
+// of the one above it. systemd is told nothing: it knows no group that Create made itself.
+func (g *Group) SetDevices(rules []specs.LinuxDeviceCgroup) error {
+	return g.set(&specs.LinuxResources{Devices: rules})
+}
+
 func (g *Group) set(r *specs.LinuxResources) error {
 	if r == nil {
 		return nil
