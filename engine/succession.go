@@ -154,6 +154,9 @@ func (l *lifecycle) retireOld(ctx context.Context, old *actor, s container.Succe
 	if err := l.drain(ctx, old, s.Drain); err != nil {
 		return err
 	}
+	if err := l.Options.Networks.LetGo(old.id); err != nil {
+		l.Log.Warn("connections that were not answered go on to the old container", "container", old.id, "error", err)
+	}
 	report("stopping the old container")
 	if _, err := l.stop(ctx, old, StopOptions{}, true); err != nil {
 		return err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
+	"syscall"
 
 	"davit/kernel/netlink"
 	"davit/network/firewall"
@@ -49,6 +51,21 @@ func (c *Controller) HandOver(ctx context.Context, h Handover) error {
 		c.files.save(h.To, c.book.attached(h.To)),
 		c.files.save(h.From, c.book.attached(h.From)),
 	)
+}
+
+// LetGo forgets the connections to a container that it has never answered: when their clients ask again,
+// they get to the one that publishes the port by then. It is for the end of a container that has handed
+// over, not for the handover: an answer may be on its way.
+func (c *Controller) LetGo(containerID string) error {
+	var flows []netlink.Flow
+	for _, e := range c.book.attached(containerID) {
+		for _, addr := range []netip.Prefix{e.IPv4, e.IPv6} {
+			if addr.IsValid() {
+				flows = append(flows, netlink.Flow{Proto: syscall.IPPROTO_TCP, Addr: addr.Addr(), Unanswered: true})
+			}
+		}
+	}
+	return netlink.FlushConntrack(flows)
 }
 
 // assign gives endpoints their ports: those held that are asked for, and new ones for the rest, which it

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -140,4 +141,33 @@ func TestHandOverHalfRecorded(t *testing.T) {
 	if seen, err := w.ask(w.outside, "tcp", hostAddr+":8080", time.Second); seen != "web.next" {
 		t.Errorf("got %q, %v", seen, err)
 	}
+}
+
+// A client whose first packet the old container has dropped gets to the new one.
+func TestLetGo(t *testing.T) {
+	w := newWorld(t)
+	w.create("app", "10.1.0.0/24")
+	port := tcp(8080, 80)
+	old, next := w.run("web", "app", port), w.successor("app")
+	next.announce(":80")
+	old.ignore(80)
+	answer := make(chan string)
+	go func() {
+		seen, err := w.ask(w.outside, "tcp", hostAddr+":8080", 20*time.Second)
+		answer <- fmt.Sprint(seen, err)
+	}()
+	for !strings.Contains(w.command(nil, "cat", "/proc/net/nf_conntrack"), "SYN_SENT") {
+		time.Sleep(10 * time.Millisecond)
+	}
+	w.check(w.c.HandOver(t.Context(), handover(old, next, "app", port)))
+	w.check(w.c.LetGo(old.ContainerID))
+	if got := <-answer; got != "web.next<nil>" {
+		t.Errorf("answer %s", got)
+	}
+}
+
+// ignore has the box drop what comes to a port.
+func (b *box) ignore(port int) {
+	b.w.Helper()
+	b.w.command(b.ns, "nft", fmt.Sprintf("add table ip deaf; add chain ip deaf in { type filter hook input priority 0; }; add rule ip deaf in tcp dport %d drop", port))
 }

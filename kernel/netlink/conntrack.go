@@ -15,6 +15,8 @@ type Flow struct {
 	Proto byte       // IP protocol number
 	Port  uint16     // destination port as the sender wrote it; 0: any
 	Addr  netip.Addr // destination as the sender wrote it, or who answers; zero: any
+	// Unanswered limits it to connections of TCP whose first packet had no answer.
+	Unanswered bool
 }
 
 // FlushConntrack forgets the connections that match any of the flows, so that their next packet is
@@ -46,10 +48,20 @@ func (f Flow) matches(entry *netlink.ConntrackFlow) bool {
 	if f.Proto != entry.Forward.Protocol || f.Port != 0 && f.Port != entry.Forward.DstPort {
 		return false
 	}
+	if f.Unanswered && !unanswered(entry) {
+		return false
+	}
 	if !f.Addr.IsValid() {
 		return true
 	}
 	to, _ := netip.AddrFromSlice(entry.Forward.DstIP)
 	from, _ := netip.AddrFromSlice(entry.Reverse.SrcIP)
 	return f.Addr == to.Unmap() || f.Addr == from.Unmap()
+}
+
+// unanswered tells whether the kernel is in TCP_CONNTRACK_SYN_SENT with an entry (nf_conntrack_tcp.h).
+func unanswered(entry *netlink.ConntrackFlow) bool {
+	const synSent = 1
+	tcp, ok := entry.ProtoInfo.(*netlink.ProtoInfoTCP)
+	return ok && tcp.State == synSent
 }

@@ -38,7 +38,7 @@ func (r *Relay) datagrams(host *net.UDPConn) {
 			if full {
 				continue
 			}
-			if server, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(*r.to.Load())); err != nil {
+			if server, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.to.Load().address)); err != nil {
 				continue
 			}
 			mu.Lock()

@@ -87,7 +87,7 @@ func (r *Relay) Pass() (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	s := State{FD: fd, To: *r.to.Load()}
+	s := State{FD: fd, To: r.to.Load().address}
 	for p := range r.pairs {
 		client, err1 := sys.KeepOnExec(p.client, true)
 		server, err2 := sys.KeepOnExec(p.server, true)

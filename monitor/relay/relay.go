@@ -20,7 +20,7 @@ import (
 
 // Relay is one socket of the host and where it leads.
 type Relay struct {
-	to     atomic.Pointer[netip.AddrPort]
+	to     atomic.Pointer[destination]
 	socket socket
 	ctx    context.Context // ends when no more connections are taken, for good or for a pause
 	stop   context.CancelFunc
@@ -33,6 +33,18 @@ type Relay struct {
 	others map[*net.UDPConn]struct{}
 }
 
+// destination is where new connections go, until they go elsewhere.
+type destination struct {
+	address netip.AddrPort
+	current context.Context // ends with a redirection
+	leave   context.CancelFunc
+}
+
+func newDestination(address netip.AddrPort) *destination {
+	current, leave := context.WithCancel(context.Background())
+	return &destination{address, current, leave}
+}
+
 // socket is a *net.TCPListener or a *net.UDPConn.
 type socket interface {
 	syscall.Conn
@@ -43,7 +55,7 @@ type socket interface {
 // Serve begins to accept on a socket that is bound, of which it takes a copy.
 func Serve(file *os.File, to netip.AddrPort) (*Relay, error) {
 	r := &Relay{pairs: map[*pair]struct{}{}, others: map[*net.UDPConn]struct{}{}}
-	r.to.Store(&to)
+	r.to.Store(newDestination(to))
 	kind, err := prepare(file)
 	if err == nil && kind == syscall.SOCK_DGRAM {
 		r.socket, err = packetSocket(file)
@@ -115,8 +127,19 @@ func prepare(file *os.File) (kind int, err error) {
 	return kind, errors.Join(err, failure)
 }
 
-// Redirect lets new connections go elsewhere.
-func (r *Relay) Redirect(to netip.AddrPort) { r.to.Store(&to) }
+// Redirect lets new connections go elsewhere, and with them those that nobody has answered yet: who is
+// about to end may never do it. So do datagrams of clients that have sent some before.
+func (r *Relay) Redirect(to netip.AddrPort) {
+	if r.to.Load().address == to {
+		return
+	}
+	r.to.Swap(newDestination(to)).leave()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for conn := range r.others {
+		conn.Close()
+	}
+}
 
 // linger is how long connections may go on when their container has ended: for what is on its way.
 const linger = time.Second
@@ -158,14 +181,13 @@ func (r *Relay) accept(l *net.TCPListener) {
 
 // connect finds a connection its other end.
 func (r *Relay) connect(client *net.TCPConn) {
-	var dialer net.Dialer
-	server, err := dialer.DialContext(r.ctx, "tcp", r.to.Load().String())
+	server, err := r.dial()
 	if err != nil {
 		client.SetLinger(0) // the client is told as by a closed port
 		client.Close()
 		return
 	}
-	p := &pair{client: client, server: server.(*net.TCPConn), busy: true}
+	p := &pair{client: client, server: server, busy: true}
 	r.mu.Lock()
 	r.pairs[p] = struct{}{}
 	switch {
@@ -176,6 +198,24 @@ func (r *Relay) connect(client *net.TCPConn) {
 	}
 	r.mu.Unlock()
 	r.carry(p)
+}
+
+// dial connects to where the relay leads by the time that somebody answers.
+func (r *Relay) dial() (*net.TCPConn, error) {
+	for {
+		to := r.to.Load()
+		ctx, cancel := context.WithCancel(r.ctx)
+		unhook := context.AfterFunc(to.current, cancel)
+		server, err := new(net.Dialer).DialContext(ctx, "tcp", to.address.String())
+		unhook()
+		cancel()
+		switch {
+		case err == nil:
+			return server.(*net.TCPConn), nil
+		case to.current.Err() == nil || r.ctx.Err() != nil:
+			return nil, err
+		}
+	}
 }
 
 // carry passes bytes both ways until both have ended, or the relay is paused.

@@ -107,6 +107,43 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// deaf returns the address of a listener whose queue is full: who calls it gets no answer.
+func deaf(t *testing.T) netip.AddrPort {
+	t.Helper()
+	fd := must(syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0))
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(must(syscall.Getsockname(fd)).(*syscall.SockaddrInet4).Port))
+	for {
+		conn, err := net.DialTimeout("tcp", address.String(), 100*time.Millisecond)
+		if err != nil {
+			return address
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+}
+
+// Who waits for an answer of the one that goes is answered by the one that comes.
+func TestRedirectUnanswered(t *testing.T) {
+	file, host := bound(t, syscall.SOCK_STREAM)
+	r := must(Serve(file, deaf(t)))
+	defer r.Close()
+	conn := must(net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(host)))
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes, %v, before anybody answers", n, err)
+	}
+	r.Redirect(server(t, "two,"))
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.CloseWrite()
+	if answer := string(must(io.ReadAll(conn))); answer != "two,goodbye" {
+		t.Errorf("answer %q", answer)
+	}
+}
+
 func TestNobodyListens(t *testing.T) {
 	file, host := bound(t, syscall.SOCK_STREAM)
 	r := must(Serve(file, netip.MustParseAddrPort("127.0.0.1:1")))
@@ -163,31 +200,54 @@ func TestHandedOver(t *testing.T) {
 	}
 }
 
-func TestDatagrams(t *testing.T) {
-	file, host := bound(t, syscall.SOCK_DGRAM)
-	target := must(net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}))
-	defer target.Close()
+// echo answers datagrams with what they said and a mark of its own.
+func echo(t *testing.T, mark byte) netip.AddrPort {
+	t.Helper()
+	socket := must(net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}))
+	t.Cleanup(func() { socket.Close() })
 	go func() {
 		buffer := make([]byte, 100)
 		for {
-			n, from, err := target.ReadFromUDPAddrPort(buffer)
+			n, from, err := socket.ReadFromUDPAddrPort(buffer)
 			if err != nil {
 				return
 			}
-			target.WriteToUDPAddrPort(append(buffer[:n:n], '!'), from)
+			socket.WriteToUDPAddrPort(append(buffer[:n:n], mark), from)
 		}
 	}()
-	r := must(Serve(file, netip.MustParseAddrPort(target.LocalAddr().String())))
+	return netip.MustParseAddrPort(socket.LocalAddr().String())
+}
+
+// ask sends a datagram and returns the answer, which may be none.
+func ask(t *testing.T, conn *net.UDPConn, word string, patience time.Duration) string {
+	t.Helper()
+	conn.SetDeadline(time.Now().Add(patience))
+	must(conn.Write([]byte(word)))
+	buffer := make([]byte, 100)
+	n, _ := conn.Read(buffer)
+	return string(buffer[:n])
+}
+
+func TestDatagrams(t *testing.T) {
+	file, host := bound(t, syscall.SOCK_DGRAM)
+	r := must(Serve(file, echo(t, '!')))
 	defer r.Close()
+	var conns []*net.UDPConn
 	for _, word := range []string{"one", "two"} {
 		conn := must(net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(host)))
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conns = append(conns, conn)
 		for range 3 {
-			must(conn.Write([]byte(word)))
-			buffer := make([]byte, 100)
-			if n, err := conn.Read(buffer); err != nil || string(buffer[:n]) != word+"!" {
-				t.Errorf("answer %q, %v", buffer[:n], err)
+			if answer := ask(t, conn, word, 10*time.Second); answer != word+"!" {
+				t.Errorf("answer %q", answer)
+			}
+		}
+	}
+	r.Redirect(echo(t, '?'))
+	for _, conn := range conns { // a datagram may get lost, as they do
+		for answer := ""; answer != "three?"; {
+			if answer = ask(t, conn, "three", time.Second); answer != "" && answer != "three?" {
+				t.Errorf("answer %q after the redirection", answer)
 			}
 		}
 	}

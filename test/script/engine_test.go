@@ -67,9 +67,7 @@ func (e *engine) flags() []string {
 
 func (e *engine) must(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Env = e.env()
-	out, err := cmd.CombinedOutput()
+	out, err := e.command(name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
@@ -187,4 +185,10 @@ func (e *engine) processes() []int {
 		}
 	}
 	return pids
+}
+
+func (e *engine) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Env = e.env()
+	return cmd
 }

@@ -163,7 +163,26 @@ func (e *engine) wantNothingLeft(t *testing.T, before map[string][]string) {
 	for _, thing := range left {
 		t.Errorf("left behind: %s", thing)
 	}
-	if ids := strings.Fields(e.must(t, filepath.Join(e.bin, "davit"), "ps", "-aq")); len(ids) > 0 {
-		e.must(t, filepath.Join(e.bin, "davit"), append([]string{"rm", "-f", "-v"}, ids...)...)
+	if len(left) > 0 {
+		e.tidy(t, before)
+	}
+}
+
+// tidy removes what a script that failed has made, so that the next finds what this one found.
+func (e *engine) tidy(t *testing.T, before map[string][]string) {
+	t.Helper()
+	davit := filepath.Join(e.bin, "davit")
+	for _, kind := range []struct {
+		name   string
+		remove []string
+	}{{"container", []string{"rm", "-f", "-v"}}, {"network", []string{"network", "rm"}}, {"volume", []string{"volume", "rm"}}} {
+		for _, id := range e.residue(t)[kind.name] {
+			if slices.Contains(before[kind.name], id) {
+				continue
+			}
+			if out, err := e.command(davit, append(kind.remove, id)...).CombinedOutput(); err != nil {
+				t.Logf("remove %s %s: %v\n%s", kind.name, id, err, out)
+			}
+		}
 	}
 }
