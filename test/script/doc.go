@@ -10,5 +10,6 @@
 //	engine kill        kill it by SIGKILL and start it again
 //
 // After each script nothing may be left of it: no container, volume, network, mount, interface, control
-// group or process.
+// group or process. What it started in the background is known by the variable WORK, the script's own
+// directory; of a script that fails in its middle it is ended.
 package script

@@ -49,6 +49,7 @@ func (e *engine) run(t *testing.T, commands map[string]script.Cmd, file string) 
 	if err := state.ExtractFiles(archive); err != nil {
 		t.Fatal(err)
 	}
+	defer endProcesses(t, work)
 	engine := &script.Engine{Cmds: commands, Conds: scripttest.DefaultConds(), Quiet: !testing.Verbose()}
 	scripttest.Run(t, engine, state, file, strings.NewReader(string(archive.Comment)))
 }
