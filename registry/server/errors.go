@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"syscall"
 
 	"davit/oci/errdefs"
 )
@@ -50,11 +51,20 @@ func unknown(err error, code string) error {
 	return err
 }
 
+var errDiskFull = errors.New("the registry's disk is full; push again when there is room")
+
 // explain returns what to tell a client. What is not a failure is the registry's own trouble: it is logged,
 // and the client is told no path or system error.
 func explain(r *http.Request, log *slog.Logger, err error) *failure {
 	var f *failure
-	if !errors.As(err, &f) {
+	var body *bodyError
+	switch {
+	case errors.As(err, &body) && (body.slow() || !errors.As(err, &f)):
+		f = body.failure()
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		log.Error("the disk is full: free some of it, or let the registry collect what nobody names", "method", r.Method, "path", r.URL.Path, "error", err)
+		f = &failure{"UNAVAILABLE", http.StatusInsufficientStorage, errDiskFull}
+	case !errors.As(err, &f):
 		log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		f = &failure{"UNKNOWN", http.StatusInternalServerError, errors.New("internal error, see the registry's log")}
 	}
@@ -64,7 +74,7 @@ func explain(r *http.Request, log *slog.Logger, err error) *failure {
 // writeError sends {"errors":[{"code","message","detail"}]}.
 func writeError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	f := explain(r, log, err)
-	if r.Context().Err() != nil {
+	if r.Context().Err() != nil && f.status != http.StatusRequestTimeout { // else that is for the slow body
 		return
 	}
 	body, _ := json.Marshal(map[string]any{"errors": []map[string]any{{"code": f.code, "message": f.Error()}}})

@@ -105,14 +105,25 @@ func (s *Server) manifestContent(ctx context.Context, d oci.Digest) ([]byte, err
 	return content, nil
 }
 
-func (s *Server) putManifest(r request) error {
+// readManifest refuses one that is too large, before it came if the request says so.
+func (r request) readManifest() ([]byte, error) {
+	tooLarge := fail("SIZE_INVALID", "a manifest may have %d bytes at most", manifestLimit)
+	if r.ContentLength > manifestLimit {
+		r.w.Header().Set("Connection", "close")
+		return nil, tooLarge
+	}
 	content, err := io.ReadAll(http.MaxBytesReader(r.w, r.Body, manifestLimit))
+	if limit := new(http.MaxBytesError); errors.As(err, &limit) {
+		r.w.Header().Set("Connection", "close")
+		return nil, tooLarge
+	}
+	return content, err
+}
+
+func (s *Server) putManifest(r request) error {
+	content, err := r.readManifest()
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return fail("SIZE_INVALID", "a manifest may have %d bytes at most", tooLarge.Limit)
-		}
-		return fail("MANIFEST_INVALID", "read the manifest: %w", err)
+		return err
 	}
 	d, tags, err := r.manifestNames(content)
 	if err != nil {

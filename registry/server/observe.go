@@ -15,6 +15,7 @@ import (
 // seen is a response on its way out, with what the access log and the metrics want to know of it.
 type seen struct {
 	http.ResponseWriter
+	*patient
 	status int
 	bytes  int64
 
@@ -37,6 +38,7 @@ func (w *seen) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	w.beforeWrite()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -47,7 +49,7 @@ func (w *seen) ReadFrom(r io.Reader) (int64, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	n, err := io.Copy(w.ResponseWriter, r)
+	n, err := w.sendPieces(w.ResponseWriter, r)
 	w.bytes += n
 	return n, err
 }

@@ -63,7 +63,7 @@ func TestMetricsAndAccessLog(t *testing.T) {
 // The wrapper of the metrics must not cost the kernel's copying of files.
 func TestBodyIsSentByTheServersOwnWriter(t *testing.T) {
 	inner := &readerFrom{}
-	n, err := io.Copy(&seen{ResponseWriter: inner}, io.LimitReader(&bytes.Buffer{}, 1))
+	n, err := io.Copy(&seen{ResponseWriter: inner, patient: &patient{control: http.NewResponseController(inner)}}, io.LimitReader(&bytes.Buffer{}, 1))
 	if err != nil || n != 7 || !inner.asked {
 		t.Fatalf("copied %d, %v", n, err)
 	}

@@ -50,6 +50,7 @@ type Config struct {
 	CacheDir      string     // where content arrives from upstreams when Root is a bucket
 	Quota         quota.Rule // see Options
 	AuditLog      string     // file, see package audit; empty: none
+	Connections   int        // at once; 0: as many as descriptors allow
 	AccessLog     string     // file to append a JSON object to for every request; "-" for stdout, empty: none
 }
 
@@ -65,9 +66,16 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := listen(config.Addr, certs.tls)
+	if config.Connections == 0 {
+		config.Connections = mostConnections()
+	}
+	clients, err := listen(config.Addr, config.Connections, log)
 	if err != nil {
 		return err
+	}
+	listener := net.Listener(clients)
+	if certs.tls != nil {
+		listener = tls.NewListener(clients, certs.tls)
 	}
 	log.Info("registry is listening", "address", listener.Addr().String(), "root", config.Root, "tls", certs.tls != nil)
 	server := &http.Server{
@@ -75,6 +83,7 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		ConnState:         clients.leave,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)
@@ -202,16 +211,12 @@ func accessLog(path string) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(out, nil)), nil
 }
 
-// listen speaks plain HTTP without secure.
-func listen(address string, secure *tls.Config) (net.Listener, error) {
+func listen(address string, most int, log *slog.Logger) (*crowd, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for registry clients: %w", err)
 	}
-	if secure == nil {
-		return listener, nil
-	}
-	return tls.NewListener(listener, secure), nil
+	return newCrowd(listener, most, log), nil
 }
 
 func (s *Server) collectEvery(ctx context.Context, config Config) {

@@ -55,6 +55,7 @@ type Server struct {
 	store     storage.Store
 	log       *slog.Logger
 	auth      Authorizer
+	patience  time.Duration // with clients, see clientPatience
 	refresh   time.Duration // age above which looking at a blob makes its link young again
 	manifests *manifestCache
 	options   Options
@@ -96,7 +97,7 @@ type Authorizer interface {
 
 // New returns a registry over the store. Close ends what it does in the background.
 func New(store storage.Store, log *slog.Logger, o Options) *Server {
-	s := &Server{store: store, log: log, auth: o.Auth, options: o, refresh: defaultRefresh, manifests: newManifestCache(256)}
+	s := &Server{store: store, log: log, auth: o.Auth, options: o, refresh: defaultRefresh, patience: clientPatience, manifests: newManifestCache(256)}
 	if policy, ok := o.Auth.(*Policy); ok {
 		policy.people.store = people.New(store)
 	}
@@ -238,7 +239,9 @@ func parseOwn(rest string) (found *route, name, arg string, ok bool) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	s.metrics.inFlight.Add(1)
-	out := &seen{ResponseWriter: w, route: "none"}
+	patient, r := patientFor(w, r, s.patience)
+	defer patient.end()
+	out := &seen{ResponseWriter: w, patient: patient, route: "none"}
 	defer func() {
 		s.metrics.inFlight.Add(-1)
 		s.observe(out, r, began)
