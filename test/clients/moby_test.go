@@ -157,6 +157,16 @@ func TestAttachWithLogs(t *testing.T) {
 	config := shell("echo early; read line; echo got $line; echo bad >&2")
 	config.OpenStdin = true
 	id := run(t, c, client.ContainerCreateOptions{Config: config})
+	for logged := ""; !strings.Contains(logged, "early"); { // what comes between the log and the stream is in neither
+		time.Sleep(5 * time.Millisecond)
+		logs, err := c.ContainerLogs(t.Context(), id, client.ContainerLogsOptions{ShowStdout: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, _ := io.ReadAll(logs)
+		logs.Close()
+		logged = string(content)
+	}
 	a, err := c.ContainerAttach(t.Context(), id, client.ContainerAttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true, Logs: true})
 	if err != nil {
 		t.Fatal(err)
