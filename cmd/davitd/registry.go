@@ -61,7 +61,7 @@ func serveRegistry(ctx context.Context, args []string, output io.Writer, log *sl
 	cacheFlags(flags, &c)
 	flags.StringVar(&c.AuditLog, "audit-log", "", "file to append a line of JSON to for every pull, push, tag, delete, rollback, login and denied request; - for standard output")
 	eventFlags(flags, &c)
-	flags.IntVar(&c.Connections, "max-connections", 0, "clients at once, others wait; 0 for a quarter of the descriptors that the process may open")
+	flags.IntVar(&c.Connections, "max-connections", 0, "clients at once, others wait; 0 for a quarter of the descriptors that the process may open, at most 65536")
 	flags.StringVar(&c.AccessLog, "access-log", "", "file to append a line of JSON to for every request; - for standard output")
 	if len(args) > 0 && slices.Contains([]string{"tags", "rollback", "quota", "retention"}, args[0]) {
 		return useRegistry(ctx, args, os.Stdout, output, log)

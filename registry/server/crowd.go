@@ -64,12 +64,11 @@ func (c *crowd) leave(_ net.Conn, state http.ConnState) {
 // mostConnections is how many the limit of descriptors (RLIMIT_NOFILE) allows, when each may need four: for
 // itself, a blob, an upstream, and a file that is fetched from there.
 func mostConnections() int {
-	const others, each, least = 128, 4, 64
+	const others, each, least, most = 128, 4, 64, 1 << 16
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return least
 	}
-	const most = 1 << 16
 	files := min(limit.Cur, others+each*most)
 	return max(least, (int(files)-others)/each)
 }

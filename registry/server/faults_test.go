@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"davit/oci"
+	"davit/oci/errdefs"
 	"davit/registry/storage/dir"
 )
 
@@ -211,6 +212,13 @@ func TestFullDisk(t *testing.T) {
 	f.want(204, "DELETE", path, nil)
 	f.pushImage("app", "v2", strings.Repeat("more", 1<<18))
 	f.want(200, "GET", "/v2/app/manifests/v2", nil)
+}
+
+func TestNoPlaceAtAll(t *testing.T) {
+	l, err := listen("127.0.0.1:0", -1, slog.New(slog.DiscardHandler))
+	if !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("listener %v, %v", l, err)
+	}
 }
 
 // More clients than there are places wait for one, and a registry that is full can be stopped.

@@ -50,7 +50,7 @@ type Config struct {
 	CacheDir      string     // where content arrives from upstreams when Root is a bucket
 	Quota         quota.Rule // see Options
 	AuditLog      string     // file, see package audit; empty: none
-	Connections   int        // at once; 0: as many as descriptors allow
+	Connections   int        // at once; 0: see mostConnections
 	AccessLog     string     // file to append a JSON object to for every request; "-" for stdout, empty: none
 }
 
@@ -65,9 +65,6 @@ func Serve(ctx context.Context, config Config, log *slog.Logger) error {
 	certs, err := openCertificates(ctx, config, registry.store, log)
 	if err != nil {
 		return err
-	}
-	if config.Connections == 0 {
-		config.Connections = mostConnections()
 	}
 	clients, err := listen(config.Addr, config.Connections, log)
 	if err != nil {
@@ -211,7 +208,14 @@ func accessLog(path string) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(out, nil)), nil
 }
 
+// listen accepts no more connections at once than most, or than descriptors allow for 0.
 func listen(address string, most int, log *slog.Logger) (*crowd, error) {
+	switch {
+	case most < 0:
+		return nil, errdefs.Invalid("invalid number of connections %d: want one above 0, or 0 for as many as descriptors allow", most)
+	case most == 0:
+		most = mostConnections()
+	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for registry clients: %w", err)

@@ -157,9 +157,11 @@ func TestAttachWithLogs(t *testing.T) {
 	config := shell("echo early; read line; echo got $line; echo bad >&2")
 	config.OpenStdin = true
 	id := run(t, c, client.ContainerCreateOptions{Config: config})
+	within, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
 	for logged := ""; !strings.Contains(logged, "early"); { // what comes between the log and the stream is in neither
 		time.Sleep(5 * time.Millisecond)
-		logs, err := c.ContainerLogs(t.Context(), id, client.ContainerLogsOptions{ShowStdout: true})
+		logs, err := c.ContainerLogs(within, id, client.ContainerLogsOptions{ShowStdout: true})
 		if err != nil {
 			t.Fatal(err)
 		}
